@@ -150,7 +150,7 @@ def cached_attention(q, k_cache, v_cache, n_keys, *, backend="auto"):
 # ---- Choosing ----------------------------------------------------------------------------------
 
 FAST_BACKENDS = {"sdpa": _sdpa, "flash2": _flash2, "flash4": _flash4}
-_NAMES = ("auto", "naive", "sdpa", "flash", "flash2", "flash4")
+BACKENDS = ("auto", "naive", "sdpa", "flash", "flash2", "flash4")
 
 
 @torch.compiler.assume_constant_result  # decided while compiling, not traced
@@ -169,8 +169,8 @@ def choose_backend(backend, device, dtype, head_dim):
 
 @functools.cache
 def _choose(backend, device, dtype, head_dim):
-    if backend not in _NAMES:
-        raise ValueError(f"backend={backend!r} is unknown: use one of {', '.join(_NAMES)}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is unknown: use one of {', '.join(BACKENDS)}")
     tries = {"auto": ("flash4", "sdpa"), "flash": ("flash4", "flash2")}.get(backend, (backend,))
     reasons = {name: _why_not(name, device, dtype, head_dim) for name in tries}
     chosen = next((name for name, reason in reasons.items() if reason is None), None)

@@ -13,7 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from minidiff.attention import attention, attention_weights, differential
-from minidiff.backends import cached_attention
+from minidiff.backends import BACKENDS, cached_attention
 from minidiff.generate import generate
 
 
@@ -48,6 +48,8 @@ class GPTConfig:
             raise ValueError(f"rope_theta={self.rope_theta} must be positive")
         if self.attention not in ATTENTION:
             raise ValueError(f"attention={self.attention!r} is not one of {', '.join(ATTENTION)}")
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend={self.backend!r} is not one of {', '.join(BACKENDS)}")
 
 
 # ---- Rotary position embedding -----------------------------------------------------------------

@@ -1,0 +1,114 @@
+"""The command line: ``python -m minidiff COMMAND --help``. Every option is a dataclass field."""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from minidiff.data import decode, encode
+from minidiff.runs import load_run, read_metrics
+from minidiff.train import PRESETS, TrainConfig, train
+from minidiff.variants import variant
+
+
+@dataclass
+class Train:
+    """Train DIFF V2 and its softmax baseline with as many parameters, one after the other, on real
+    text. Leaves a folder for each model under --out, and a figure that compares them."""
+
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    preset: Literal["auto", "laptop", "gpu"] = "auto"  # all defaults; auto: gpu where there is one
+    variants: tuple[str, ...] = ("diff_v2", "softmax_1.5h")  # which models: see minidiff/variants.py
+
+    def run(self):
+        """Train every variant, sample from each, and draw the comparison."""
+        out = Path(self.config.out)
+        models = {name: variant(self.config.model, name) for name in self.variants}
+        for name, model in models.items():
+            folder = train(dataclasses.replace(self.config, model=model, out=str(out / name)))
+            if int(os.environ.get("RANK", "0")) == 0:
+                text = [sample(folder, prompt) for prompt in ("def ", "class ", "import ")]
+                (folder / "sample.txt").write_text("\n\n-----\n".join(text) + "\n")
+        if int(os.environ.get("RANK", "0")) == 0:
+            self._report(out)
+
+    def _report(self, out):
+        from minidiff import plots
+
+        runs = {name: read_metrics(out / name) for name in self.variants}
+        plots.training_curves(runs).savefig(out / "compare.png", dpi=120)
+        for name, rows in runs.items():
+            print(f"{name:14s} validation loss {rows[-1]['val_loss']:.4f} nats/byte: {out / name}")
+        print((out / self.variants[0] / "sample.txt").read_text().split("\n-----\n")[0])
+        print(f"\nfigure: {out / 'compare.png'}")
+
+
+@dataclass
+class Sample:
+    """Write text with a trained model."""
+
+    folder: tyro.conf.Positional[Path]  # a run folder
+    prompt: str = "def "  # how the text begins
+    tokens: int = 500  # how many bytes to write at most
+    temperature: float = 0.8  # 0 takes the likeliest byte each time
+    top_k: int = 40  # draw among this many likeliest bytes
+    seed: int = 0  # of the draw
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
+
+    def run(self):
+        """Print the prompt and its continuation."""
+        print(sample(**vars(self)))
+
+
+def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device="auto"):
+    """The prompt and what the model of a run folder makes of it, as text."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_run(folder, device)
+    if device == "cuda":
+        model = model.bfloat16()  # decoding reads every weight for every token: half the bytes
+    idx = encode(prompt, model.config.vocab_size).to(device)
+    room = model.config.block_size - idx.shape[1]
+    new = model.generate(
+        idx, max(0, min(tokens, room)), temperature=temperature, top_k=top_k, seed=seed
+    )
+    return decode(new[0])
+
+
+def main(argv=None):
+    """Parse, run, and turn an expected failure into one line and an exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+
+    @dataclass
+    class Peek:  # the preset must be known first: it sets the defaults of the other options
+        preset: Literal["auto", "laptop", "gpu"] = "auto"
+
+    peek, _ = tyro.cli(Peek, args=argv, return_unknown_args=True, add_help=False)
+    gpu = torch.cuda.is_available() if peek.preset == "auto" else peek.preset == "gpu"
+    defaults = Train(PRESETS["gpu" if gpu else "laptop"])
+    command = tyro.cli(
+        Annotated[Train, tyro.conf.subcommand("train", default=defaults)]
+        | Annotated[Sample, tyro.conf.subcommand("sample")],
+        args=argv,
+        prog="python -m minidiff",
+        description=__doc__,
+    )
+    try:
+        command.run()
+    except (ValueError, RuntimeError, FloatingPointError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt as stopped:
+        print(f"\n{stopped or 'stopped'}", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

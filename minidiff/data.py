@@ -1,0 +1,207 @@
+"""Text to tokens to batches, without reading a corpus into memory.
+
+A token is a byte (0..255); one more token, BOS, is always the last id of the vocabulary. Every
+window starts with BOS: a token that carries no content is where an attention sink forms, and
+without one there is nothing to study.
+
+``open_data`` takes the sources of this course: "stdlib" (the Python sources that lie on every
+machine with Python), any text file or folder, and a folder in nanoGPT's format.
+"""
+
+import hashlib
+import sysconfig
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+VAL_SHARE = 0.1  # of the bytes
+
+
+class DataError(ValueError):
+    """The data cannot be trained on; the message names the cause and the fix."""
+
+
+@dataclass
+class Split:
+    """One stream of tokens, BOS document BOS document ..., over parts of files on disk."""
+
+    documents: list  # of (path, first token in the file, number of tokens)
+    dtype: type  # uint8: bytes of text; uint16: nanoGPT's tokens
+    bos: int
+    ends: np.ndarray = field(init=False)  # where in the stream each document ends
+
+    def __post_init__(self):
+        self.ends = np.cumsum([count + 1 for _, _, count in self.documents], dtype=np.int64)
+
+    def __len__(self):
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def read(self, start, count):
+        """Tokens start .. start + count - 1 of the stream, int64 (count,)."""
+        pieces, i = [], int(np.searchsorted(self.ends, start, side="right"))
+        while count > 0:
+            path, first, size = self.documents[i]
+            offset = start - int(self.ends[i]) + size + 1  # in [BOS, document]
+            take = min(count, size + 1 - offset)
+            if offset == 0:
+                pieces.append([self.bos])
+            skip = first + max(offset - 1, 0)
+            wanted = take - (offset == 0)
+            item = np.dtype(self.dtype).itemsize
+            pieces.append(np.fromfile(path, self.dtype, wanted, offset=skip * item))
+            start, count, i = start + take, count - take, i + 1
+        return np.concatenate(pieces).astype(np.int64)
+
+    def windows(self, starts, length):
+        """Inputs and targets, int64 (B, length) each: window i begins with BOS at starts[i]."""
+        tokens = np.stack([self.read(int(s), length + 1) for s in starts])
+        tokens[:, 0] = self.bos
+        tokens = torch.from_numpy(tokens)
+        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def batch(self, batch_size, length, seed, step):
+        """The random batch of one step. It depends on (seed, step) only, so a resumed run, another
+        variant and any number of processes all see the same data."""
+        rng = np.random.default_rng([seed, step])
+        return self.windows(rng.integers(0, len(self) - length, batch_size), length)
+
+    def fixed_batches(self, n_batches, batch_size, length):
+        """Yield the same evenly spaced windows each time: for validation."""
+        starts = np.linspace(0, len(self) - length - 1, n_batches * batch_size).astype(np.int64)
+        for part in starts.reshape(n_batches, batch_size):
+            yield self.windows(part, length)
+
+
+@dataclass
+class Corpus:
+    """A training and a validation stream that share no document."""
+
+    train: Split
+    val: Split
+    name: str
+    fingerprint: str  # of the names and sizes of the documents: the same data gives the same
+
+
+def open_data(source="stdlib", vocab_size=257, block_size=256):
+    """Open a text source for training; reads only directory entries (and checks nanoGPT's tokens).
+
+    Args:
+        source: "stdlib"; a text file; a folder of text files; or a folder with train.bin and
+            val.bin, uint16 tokens as nanoGPT writes them.
+        vocab_size: tokens of the data plus one for BOS: 257 for text.
+        block_size: every split must be longer than one window of this many tokens.
+    Raises:
+        DataError: missing, empty, too short, unreadable, or tokens outside the vocabulary.
+    """
+    bos = vocab_size - 1
+    folder = Path(sysconfig.get_paths()["stdlib"]) if source == "stdlib" else Path(source)
+    if not folder.exists():
+        raise DataError(f"--data {source}: no such file or folder; 'stdlib' needs no file at all")
+    if (folder / "train.bin").exists():
+        return _open_nanogpt(folder, bos, block_size)
+    if vocab_size < 257:
+        raise DataError(f"--vocab-size {vocab_size}: text is bytes and BOS, so 257 tokens")
+    if source == "stdlib":
+        files = [
+            f for f in folder.rglob("*.py") if not {"site-packages", "dist-packages"} & {*f.parts}
+        ]
+    elif folder.is_dir():
+        files = [f for f in folder.rglob("*") if f.is_file() and not _hidden(f, folder)]
+        files = [f for f in files if _is_text(f)]
+    else:
+        files = [folder]
+    documents = [(f, 0, f.stat().st_size) for f in sorted(files) if f.stat().st_size > 0]
+    if not documents:
+        raise DataError(
+            f"--data {source}: no text in it (empty, hidden and binary files are left out)"
+        )
+    train, val = _split(documents, folder)
+    return _corpus(
+        Split(train, np.uint8, bos), Split(val, np.uint8, bos), source, folder, block_size
+    )
+
+
+def encode(text, vocab_size=257):
+    """Text -> (1, T) token ids that start with BOS."""
+    return torch.tensor([[vocab_size - 1, *text.encode()]])
+
+
+def decode(tokens):
+    """(T,) token ids -> text; BOS is left out, bytes that are no UTF-8 become U+FFFD."""
+    return bytes(t for t in tokens.tolist() if t < 256).decode(errors="replace")
+
+
+def _split(documents, folder):
+    """Whole documents go to validation, in the order of a hash of their names, up to a tenth."""
+    if len(documents) == 1:
+        path, _, size = documents[0]
+        cut = int(size * (1 - VAL_SHARE))
+        return [(path, 0, cut)], [(path, cut, size - cut)]
+
+    def shuffled(document):
+        return hashlib.sha256(document[0].relative_to(folder).as_posix().encode()).digest()
+
+    documents = sorted(documents, key=shuffled)
+    filled = np.cumsum([size for _, _, size in documents])
+    n_val = int(np.searchsorted(filled, VAL_SHARE * filled[-1])) + 1
+    n_val = min(n_val, len(documents) - 1)
+    return documents[n_val:], documents[:n_val]
+
+
+def _open_nanogpt(folder, bos, block_size):
+    splits = []
+    for name in ("train.bin", "val.bin"):
+        path = folder / name
+        if not path.exists():
+            raise DataError(f"--data {folder}: {name} is missing beside the other .bin file")
+        if path.stat().st_size % 2:
+            raise DataError(f"{path} has an odd number of bytes: it must hold uint16 tokens")
+        tokens = np.memmap(path, np.uint16, "r") if path.stat().st_size else np.zeros(0, np.uint16)
+        step = 1 << 24  # 32 MB at a time
+        largest = max(
+            (int(tokens[i : i + step].max()) for i in range(0, len(tokens), step)), default=0
+        )
+        if largest >= bos:
+            raise DataError(
+                f"{path} holds token {largest}: give --vocab-size {largest + 2} or more (one for "
+                "BOS), or write the file as uint16 if it has another type"
+            )
+        splits.append(Split([(path, 0, len(tokens))], np.uint16, bos))
+    return _corpus(*splits, str(folder), folder, block_size)
+
+
+def _corpus(train, val, name, folder, block_size):
+    for split, what in ((train, "training"), (val, "validation")):
+        if len(split) < block_size + 2:
+            raise DataError(
+                f"--data {name}: {len(split)} {what} tokens are fewer than one window of "
+                f"{block_size + 1}; give more text or a smaller --block-size"
+            )
+        try:
+            for path, _, _ in split.documents:
+                path.open("rb").close()
+        except OSError as error:
+            raise DataError(
+                f"--data {name}: cannot read {error.filename}: {error.strerror}"
+            ) from None
+    listing = hashlib.sha256()
+    for path, first, count in train.documents + val.documents:
+        listing.update(
+            f"{path.relative_to(folder) if path != folder else ''}:{first}:{count};".encode()
+        )
+    return Corpus(train, val, name, listing.hexdigest()[:16])
+
+
+def _hidden(path, folder):
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _is_text(path):
+    """Binary files almost always have a zero byte near their start."""
+    try:
+        with path.open("rb") as file:
+            return b"\0" not in file.read(8192)
+    except OSError:
+        return True  # reported, with its name, when the corpus is opened

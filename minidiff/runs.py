@@ -1,0 +1,130 @@
+"""The folder of one training run: what is in it, written so that no kill leaves half a file.
+
+    config.json              all settings, the data's fingerprint, PyTorch's version
+    metrics.jsonl            a line a step (loss, lr, grad_norm before clipping, tokens_per_s)
+                             and one for each validation (val_loss)
+    model.safetensors        the weights
+    checkpoint.safetensors   weights and AdamW's state, for --resume
+
+Nothing is pickled, so nothing that is loaded can run code.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from minidiff.model import GPT, GPTConfig
+
+
+class Run:
+    """The files of one run. Checkpoints replace their predecessor in one step or not at all."""
+
+    def __init__(self, config, corpus, main=True):
+        self.folder, self.config, self.main = Path(config.out), config, main
+        self.name = self.folder.name
+        self.checkpoint, self.metrics = (
+            self.folder / "checkpoint.safetensors",
+            self.folder / "metrics.jsonl",
+        )
+        if config.resume and not self.checkpoint.exists():
+            raise ValueError(
+                f"--resume: no checkpoint in {self.folder}; leave --resume out to start"
+            )
+        if self.checkpoint.exists() and not (config.resume or config.overwrite):
+            raise ValueError(
+                f"{self.folder} holds a run: give --resume, --overwrite or another --out"
+            )
+        settings = dataclasses.asdict(config)
+        for transient in ("resume", "overwrite", "out", "device"):
+            del settings[transient]
+        self.settings = settings | {"data_fingerprint": corpus.fingerprint}
+        if config.resume:
+            self._check_same_settings()
+        elif main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.checkpoint.unlink(missing_ok=True)
+            self.metrics.write_text("")
+            text = json.dumps(self.settings | {"torch": torch.__version__}, indent=2)
+            _replace(self.folder / "config.json", lambda path: path.write_text(text + "\n"))
+
+    def _check_same_settings(self):
+        with safe_open(self.checkpoint, "pt") as file:
+            before = json.loads(file.metadata()["settings"])
+        changed = [k for k in self.settings if self.settings[k] != before.get(k)]
+        if changed:
+            raise ValueError(
+                f"--resume: {', '.join(changed)} differ from the run in {self.folder}: "
+                "give the same settings, or another --out"
+            )
+
+    def log(self, rows):
+        """Append rows to metrics.jsonl."""
+        if self.main:
+            with self.metrics.open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def save(self, model, optimizer, step):
+        """Write both safetensors files, each atomically."""
+        if not self.main:
+            return
+        weights = model.state_dict()
+        state = {f"model.{name}": tensor for name, tensor in weights.items()}
+        for name, parameter in model.named_parameters():
+            for key, value in optimizer.state[parameter].items():
+                state[f"adamw.{name}.{key}"] = value
+        about = {"step": str(step), "settings": json.dumps(self.settings)}
+        _replace(self.checkpoint, lambda path: save_file(state, path, about))
+        _replace(self.folder / "model.safetensors", lambda path: save_file(weights, path, about))
+
+    def load(self, model, optimizer):
+        """Restore weights, AdamW's state and metrics.jsonl; returns the step to go on from."""
+        with safe_open(self.checkpoint, "pt") as file:
+            step = int(file.metadata()["step"])
+        state = load_file(self.checkpoint)
+        model.load_state_dict(
+            {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+        )
+        for name, parameter in model.named_parameters():
+            saved = {k: state[f"adamw.{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+            on_device = {k: v.to(parameter.device) for k, v in saved.items()}
+            if not parameter.is_cuda:
+                on_device["step"] = saved["step"]
+            optimizer.state[parameter] = on_device
+        if self.main:  # a killed run may have logged steps that its checkpoint does not hold
+            lines = self.metrics.read_text().splitlines(keepends=True)
+            kept = "".join(line for line in lines if json.loads(line)["step"] <= step)
+            _replace(self.metrics, lambda path: path.write_text(kept))
+        return step
+
+
+def _replace(path, write):
+    """Write beside the file, then rename: a reader, or a kill, never meets half a file."""
+    new = path.with_name(path.name + ".new")
+    write(new)
+    os.replace(new, path)
+
+
+def load_run(folder, device="cpu"):
+    """The trained model of a run folder (config.json and model.safetensors), in eval mode.
+
+    Raises:
+        ValueError: the folder holds no finished or interrupted run.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").exists() or not (folder / "model.safetensors").exists():
+        raise ValueError(
+            f"{folder}: no config.json and model.safetensors in it; is it a run folder?"
+        )
+    model = GPT(GPTConfig(**json.loads((folder / "config.json").read_text())["model"]))
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.to(device).eval()
+
+
+def read_metrics(folder):
+    """metrics.jsonl of a run folder as a list of dicts, in the order of training."""
+    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,21 @@
+"""Shared by all tests: skip GPU tests with a reason, one seed, no surprise from the GPU's clock."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("minidiff", deadline=None, derandomize=True)
+settings.load_profile("minidiff")
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="needs a CUDA GPU, and PyTorch sees none here")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
