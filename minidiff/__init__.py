@@ -3,13 +3,16 @@
 from minidiff.attention import attention, attention_weights, diff_attention, differential
 from minidiff.backends import available_backends
 from minidiff.model import GPT, GPTConfig
+from minidiff.variants import VARIANTS, variant  # also makes their names known to GPTConfig
 
 __all__ = [
     "GPT",
+    "VARIANTS",
     "GPTConfig",
     "attention",
     "attention_weights",
     "available_backends",
     "diff_attention",
     "differential",
+    "variant",
 ]

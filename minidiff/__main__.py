@@ -1,7 +1,6 @@
 """The command line: ``python -m minidiff COMMAND --help``. Every option is a dataclass field."""
 
 import dataclasses
-import json
 import logging
 import os
 import sys
@@ -12,9 +11,10 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from minidiff.compare import Compare
 from minidiff.data import decode, encode
 from minidiff.runs import load_run, read_metrics
-from minidiff.train import PRESETS, TrainConfig, train
+from minidiff.train import PRESETS, TrainConfig, pick_device, train
 from minidiff.variants import variant
 
 
@@ -25,7 +25,7 @@ class Train:
 
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     preset: Literal["auto", "laptop", "gpu"] = "auto"  # all defaults; auto: gpu where there is one
-    variants: tuple[str, ...] = ("diff_v2", "softmax_1.5h")  # which models: see minidiff/variants.py
+    variants: tuple[str, ...] = ("diff_v2", "softmax_1.5h")  # which models, from variants.py
 
     def run(self):
         """Train every variant, sample from each, and draw the comparison."""
@@ -51,6 +51,14 @@ class Train:
 
 
 @dataclass
+class CompareCommand(Compare):
+    """Train every variant with every seed and learning rate, probe it, and write one JSON file."""
+
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    preset: Literal["auto", "laptop", "gpu"] = "auto"  # as for train
+
+
+@dataclass
 class Sample:
     """Write text with a trained model."""
 
@@ -69,10 +77,9 @@ class Sample:
 
 def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device="auto"):
     """The prompt and what the model of a run folder makes of it, as text."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device(device)
     model = load_run(folder, device)
-    if device == "cuda":
+    if device.type == "cuda":
         model = model.bfloat16()  # decoding reads every weight for every token: half the bytes
     idx = encode(prompt, model.config.vocab_size).to(device)
     room = model.config.block_size - idx.shape[1]
@@ -93,10 +100,13 @@ def main(argv=None):
 
     peek, _ = tyro.cli(Peek, args=argv, return_unknown_args=True, add_help=False)
     gpu = torch.cuda.is_available() if peek.preset == "auto" else peek.preset == "gpu"
-    defaults = Train(PRESETS["gpu" if gpu else "laptop"])
+    config = PRESETS["gpu" if gpu else "laptop"]
     command = tyro.cli(
-        Annotated[Train, tyro.conf.subcommand("train", default=defaults)]
-        | Annotated[Sample, tyro.conf.subcommand("sample")],
+        Annotated[Train, tyro.conf.subcommand("train", default=Train(config))]
+        | Annotated[Sample, tyro.conf.subcommand("sample")]
+        | Annotated[
+            CompareCommand, tyro.conf.subcommand("compare", default=CompareCommand(config))
+        ],
         args=argv,
         prog="python -m minidiff",
         description=__doc__,

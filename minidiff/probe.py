@@ -1,12 +1,12 @@
 """Looking inside a trained model: context RMS, lambda, sinks, outliers, sparsity, gradient spikes.
 
-    table = probe(model, idx)                # idx (B, T): a few windows of text, BOS first
+    table = probe(model, idx)  # idx (B, T): a few windows of text, BOS first
     worst = max(table, key=lambda row: row["first_share_eff"])
     layer_3 = [row for row in table if row["layer"] == 3]
 
-The model runs layer by layer and sequence by sequence: the maps of one layer and one sequence, a
-few times H * T * T float32, are all that exists at any time. Only methods that the model already
-has are called; it gets no hook, no gradient and no change of mode.
+The model runs layer by layer and sequence by sequence, so that only the maps of one layer and one
+sequence exist at any time: a few times H * T * T numbers. Everything is computed by the model's own
+methods; it gets no hook, no gradient and no change of mode.
 """
 
 import json
@@ -18,95 +18,95 @@ from pathlib import Path
 import torch
 
 from minidiff.theory import effective_tokens, expected_rms
+from minidiff.variants import DiffHalvesAttention, DiffV1NoNormAttention
 
-# One row per (layer, head). The out_ and qk_ columns describe the whole layer and are the same in
-# all of its rows. A column that an attention does not have (lambda of softmax) holds None.
+MAPS = {
+    "a1": "the softmax map, or the first one of a pair",
+    "a2": "the second map of a pair, the one that is subtracted",
+    "eff": "the map that multiplies the values, |A1 - lambda A2|, rows normalised to 1",
+}
+PLACES = {
+    "out": "the layer's output, after the residual add",
+    "qk": "the layer's logits q.k / sqrt(d), causal pairs of all query heads",
+}
+OUTLIERS = ("top1", "top2", "top3", "median", "ratio", "kurtosis")  # see outliers()
+# What probe() measures. Averages over queries leave out the first ones, and are followed by a mean
+# over the sequences (for low, high and top1 to top3: the extreme over the sequences).
 COLUMNS = {
-    "layer": "index from 0",
+    "layer": "from 0",
     "head": "output head, from 0",
-    "rms": "RMS of the context that enters W_O / RMS of the head's values",
-    "rms_low": "the token with the smallest such RMS",
-    "rms_high": "the token with the largest",
-    "rms_expected": "what the theorem says of rms, from this head's weights and rho",
-    "rho": "mean correlation between the head's values at two tokens",
-    "lam_mean": "lambda over tokens and sequences",
-    "lam_std": "its standard deviation over both",
-    "first_share_a1": "alpha_0: mean attention of a query on token 0 (BOS), first map",
-    "first_share_a2": "the same of the second map, which is subtracted",
-    "first_share_eff": "the same of |A1 - lambda A2|, rows normalised to 1",
-    "sink_rate_a1": "share of sequences whose alpha_0 is over the threshold, first map",
-    "sink_rate_a2": "second map",
-    "sink_rate_eff": "effective map",
-    "top_share_a1": "largest alpha_k of any key k: finds a sink that is not on token 0",
-    "top_share_a2": "second map",
-    "top_share_eff": "effective map",
-    "sparsity": "share of keys with less than 1/n of the row, of the n keys a query sees",
-    "entropy": "of a row, in nats: log(n) when uniform",
-    "effective_tokens": "1 / |row|^2: n when uniform, 1 when one-hot",
-    **{
-        f"{where}_{what}": f"{meaning} of {of}"
-        for where, of in (
-            ("out", "the layer's output, after the residual add"),
-            ("qk", "the logits q.k / sqrt(d) of all query heads, causal pairs only"),
-        )
-        for what, meaning in (
-            ("top1", "largest absolute value"),
-            ("top2", "second largest"),
-            ("top3", "third largest"),
-            ("median", "median absolute value (of a sequence)"),
-            ("ratio", "top1 / median"),
-            ("kurtosis", "kurtosis (of a sequence), 3 for a Gaussian,"),
-        )
-    },
+    "rms": "RMS of the context that enters W_O, over the RMS of the values that the head reads",
+    "rms_low": "the smallest such RMS of a token",
+    "rms_high": "the largest",
+    "rms_expected": "the theorem's rms for eff's signed weights and rho, before any gate or norm",
+    "rho": "mean correlation of the head's values at two tokens",
+    "lam_mean": "lambda, mean over tokens",
+    "lam_std": "its standard deviation over the tokens of a sequence",
+    **{f"first_share_{m}": f"alpha_0, attention on token 0 (BOS): {MAPS[m]}" for m in MAPS},
+    **{f"sink_rate_{m}": f"share of sequences with alpha_0 > threshold: {MAPS[m]}" for m in MAPS},
+    **{f"top_share_{m}": f"largest alpha_k, a sink on any token: {MAPS[m]}" for m in MAPS},
+    "sparsity": "share of the n keys that a query sees which get less than 1/n of eff",
+    "entropy": "of a row of eff, in nats; log(n) when uniform",
+    "effective_tokens": "1 / |row of eff|^2; n when uniform, 1 when one-hot",
+    **{f"{p}_{o}": f"{o} of {PLACES[p]}" for p in PLACES for o in OUTLIERS},
 }
 
 
-@torch.no_grad()
 def probe(model, idx, *, threshold=0.3, skip=None):
     """Measure every head of a model on a batch of text.
 
     Args:
         model: a GPT, in any mode, on any device.
         idx: (B, T) token ids, BOS at position 0.
-        threshold: alpha_0 above which a head has a sink (0.3 in arXiv 2410.10781).
-        skip: the first queries, left out of all averages over queries since their few keys give
-            large shares to each; default 64, or a quarter of T where that is less.
+        threshold: a sequence has a sink where alpha_0 is above it (0.3 in arXiv 2410.10781).
+        skip: leave the first queries out of all averages over queries: with few keys to choose
+            from, each gets a large share. Default 64, or a quarter of T where that is less.
     Returns:
-        A list of dicts, one per (layer, head), with the keys of :data:`COLUMNS`.
+        A list of dicts, one per (layer, head), with the keys of :data:`COLUMNS`. What this
+        attention does not have is None. The out_ and qk_ columns describe the whole layer and
+        are repeated in the rows of its heads.
     Raises:
         ValueError: idx or skip does not fit.
     """
-    skip = _check(model, idx, skip)
-    x, angles = _embed(model, idx)
-    table = []
+    x, angles = _start(model, idx)
+    T, table = x.shape[1], []
+    skip = max(1, min(64, T // 4)) if skip is None else skip
+    if not 1 <= skip < T:  # query 0 sees only itself: its share of the first token is always 1
+        raise ValueError(f"skip={skip} must be from 1 to T - 1 = {T - 1}")
     for layer, block in enumerate(model.blocks):
-        stats = []
+        sequences = []
         for b in range(len(x)):
             view = _look(block, x[b : b + 1], angles)
-            stats.append(_measure(view, skip))
+            sequences.append(_measure(view, threshold, skip))
             x[b] = view.out
-        columns = _over_sequences(stats, threshold)
+        columns = {name: _reduce(name, [s[name] for s in sequences]) for name in sequences[0]}
         for head in range(len(columns["rms"])):
-            row = dict.fromkeys(COLUMNS) | {"layer": layer, "head": head}
-            for name, value in columns.items():
-                row[name] = value[head] if isinstance(value, list) else value
-            table.append(row)
+            found = {n: v[head] if isinstance(v, list) else v for n, v in columns.items()}
+            table.append(dict.fromkeys(COLUMNS) | {"layer": layer, "head": head} | found)
     return table
 
 
-def summary(table):
-    """``{column}_mean``, ``_min`` and ``_max`` over all rows of a table, for every column.
+def _reduce(name, values):
+    """One column over the sequences: a list of h numbers, or one number for the whole layer."""
+    values = torch.stack(values)  # (B, h) or (B,)
+    if name.endswith("_low"):
+        return values.amin(0).tolist()
+    if name.endswith(("_high", "_top1", "_top2", "_top3")):
+        return values.amax(0).tolist()
+    return values.mean(0).tolist()
 
-    ``first_share_eff_max`` is the worst head, ``out_top1_max`` the largest activation and
-    ``qk_top1_max`` the largest logit of the model; ``sink_rate_eff_mean`` is the sink rate, the
-    share of (sequence, layer, head). Columns without values give None.
+
+def summary(table):
+    """``{column}_mean``, ``_min`` and ``_max`` over all rows of the table, for every column.
+
+    ``first_share_eff_max`` is the worst head, ``sink_rate_eff_mean`` the share of (sequence, layer,
+    head) with a sink, ``out_top1_max`` the largest activation. Columns without values give None.
     """
     result = {}
-    for name in COLUMNS:
+    for name in list(COLUMNS)[2:]:  # without layer and head
         values = [row[name] for row in table if row[name] is not None]
-        if name not in ("layer", "head"):
-            for how, function in (("mean", statistics.fmean), ("min", min), ("max", max)):
-                result[f"{name}_{how}"] = function(values) if values else None
+        for how, function in (("mean", statistics.fmean), ("min", min), ("max", max)):
+            result[f"{name}_{how}"] = function(values) if values else None
     return result
 
 
@@ -115,35 +115,28 @@ def summary(table):
 
 @dataclass
 class LayerView:
-    """What one layer does with one sequence; float32. h output heads, H query heads."""
+    """What one layer does with one sequence. h output heads, H query heads, all float32."""
 
     a1: torch.Tensor  # (h, T, T) the softmax maps, or the first of each pair
     a2: torch.Tensor | None  # (h, T, T) the second of each pair
     weights: torch.Tensor  # (h, T, T) what multiplies the values: A1 - lambda A2
     lam: torch.Tensor | None  # (T, h)
-    rms: torch.Tensor  # (T, h) context RMS / RMS of the head's values
-    rms_expected: torch.Tensor  # (T, h) the theorem's, from weights and rho
-    rho: torch.Tensor  # (h,)
-    logits: torch.Tensor  # (H, T, T) q.k / sqrt(d), -inf where the mask hides the key
+    rms: torch.Tensor  # (T, h) context RMS, over the RMS of the head's values
+    rms_expected: torch.Tensor | None  # (T, h) the theorem's, from weights and rho
+    rho: torch.Tensor  # (h,) correlation of the head's values
+    logits: torch.Tensor  # (H, T, T) q.k / sqrt(d), NaN where the mask hides the key
     out: torch.Tensor  # (T, D) the residual stream after the layer
-
-    @property
-    def residual_norms(self):
-        """(T,) length of the residual vector of each token."""
-        return self.out.norm(dim=-1)
+    residual_norms: torch.Tensor  # (T,) its length at each token
 
 
-@torch.no_grad()
 def attention_maps(model, idx):
-    """The maps of one prompt, for plotting: a list with one :class:`LayerView` per layer, on CPU.
+    """The maps of one prompt idx (1, T), for plotting: a :class:`LayerView` per layer, on the CPU.
 
-    Args:
-        idx: (1, T). All maps are kept, n_layer * 2h * T * T and more numbers: keep T small.
+    All maps are kept, about n_layer * 4h * T * T numbers: for prompts, not for batches.
     """
-    _check(model, idx)
-    if len(idx) != 1:
-        raise ValueError(f"idx {tuple(idx.shape)} holds {len(idx)} sequences: give one, idx[:1]")
-    x, angles = _embed(model, idx)
+    x, angles = _start(model, idx)
+    if len(x) != 1:
+        raise ValueError(f"idx {tuple(idx.shape)} has {len(x)} sequences: give one, idx[:1]")
     views = []
     for block in model.blocks:
         view = _look(block, x, angles)
@@ -152,14 +145,153 @@ def attention_maps(model, idx):
     return views
 
 
+def _start(model, idx):
+    """Refuse an idx that does not fit; the residual stream (B, T, D) and its angles (T, d/2)."""
+    limit = model.config.block_size
+    if idx.dim() != 2 or not len(idx) or not 2 <= idx.shape[1] <= limit:
+        raise ValueError(f"idx {tuple(idx.shape)} must be (B, T), B >= 1 and T from 2 to {limit}")
+    x = model.embed(idx.to(model.embed.weight.device)).detach()
+    return x, model.angles[: idx.shape[1]]
+
+
+@torch.no_grad()
 def _look(block, x, angles):
     """Run one block on x (1, T, D) by its own methods."""
-    attn, normed = block.attn, block.attn_norm(x)
-    q, k, v = attn.qkv(normed, angles)
-    maps, weights = attn.branches(q, k)[0], attn.weights(q, k, normed)[0]  # (H, T, T), (h, T, T)
-    h = len(weights)
-    paired = len(maps) == 2 * h
-    a1, a2 = maps.unflatten(0, (h, 2)).unbind(1) if paired else (maps, None)
-    v = v[0].float().repeat_interleave(h // v.shape[2], dim=1)  # (T, h, d): each head's values
-    rho = value_correlation(v)
-    context = attn.mix(q, k, v_in := attn_values, normed)
+    with torch.autocast(x.device.type, enabled=False):  # float32 maps, whatever surrounds us
+        attn, normed = block.attn, block.attn_norm(x)
+        q, k, v = attn.qkv(normed, angles)
+        maps, weights = attn.branches(q, k)[0], attn.weights(q, k, normed)[0]  # (H or h, T, T)
+        context, out = attn.mix(q, k, v, normed)[0], block(x, angles)[0]  # (T, h, d), (T, D)
+        q, k, v, context, out = (t.to(maps) for t in (q[0], k[0], v[0], context, out))
+        logits = _logits(attn, q, k)
+    h, lam, expected = len(weights), None, None
+    halves = isinstance(attn, DiffHalvesAttention)  # the ablation that pairs head i with i + h
+    sides = [slice(None)]
+    if len(maps) == 2 * h:
+        sides = [slice(h), slice(h, None)] if halves else [slice(0, None, 2), slice(1, None, 2)]
+        lam = (1 - weights.sum(-1)).T  # rows of A1, A2 sum to 1, whatever lambda is made from
+    v = v.flatten(1).unflatten(1, (-1, context.shape[-1]))  # V1 joins two value heads of size d
+    v = v.repeat_interleave(len(maps) // v.shape[1], dim=1)  # (T, H, d): what each map multiplies
+    size = torch.stack([v[:, side].square().mean((0, 2)) for side in sides]).mean(0).sqrt()  # (h,)
+    rho = torch.stack([value_correlation(v[:, side]) for side in sides]).mean(0)
+    if not halves:  # there the maps of a pair multiply different values: not the theorem's case
+        expected = expected_rms(weights, rho[:, None]).T
+    return LayerView(
+        a1=maps[sides[0]],
+        a2=maps[sides[1]] if lam is not None else None,
+        weights=weights,
+        lam=lam,
+        rms=context.square().mean(-1).sqrt() / size,
+        rms_expected=expected,
+        rho=rho,
+        logits=logits,
+        out=out,
+        residual_norms=out.norm(dim=-1),
+    )
+
+
+def _logits(attn, q, k):
+    """q.k / sqrt(d) of every query head (H, T, T), NaN where the mask hides the key."""
+    group = q.shape[1] // k.shape[1]
+    if isinstance(attn, DiffV1NoNormAttention):  # a pair of query heads reads a pair of key heads
+        k = k.unflatten(1, (-1, 2)).repeat_interleave(group, dim=1).flatten(1, 2)
+    else:
+        k = k.repeat_interleave(group, dim=1)  # (T, H, d)
+    logits = torch.einsum("thd,shd->hts", q, k) / math.sqrt(q.shape[-1])
+    return logits.masked_fill(torch.ones_like(logits[0]).triu(1) > 0, math.nan)
+
+
+def _measure(view, threshold, skip):
+    """The columns of one sequence: name -> (h,), or () for the whole layer."""
+    eff = view.weights.abs()
+    eff = eff / eff.sum(-1, keepdim=True)
+    sees = torch.ones_like(eff[0]).tril() > 0  # (T, T): query i sees key j <= i
+    n = sees.sum(-1)  # (T,) keys that each query sees
+    # A uniform row has no key under 1/n; rounding must not make that n of them.
+    small = (eff < (1 - 1e-4) / n[:, None]) & sees
+    columns = {
+        "rms": view.rms[skip:].square().mean(0).sqrt(),  # the theorem is about squares
+        "rms_low": view.rms[skip:].amin(0),
+        "rms_high": view.rms[skip:].amax(0),
+        "rho": view.rho,
+        "sparsity": (small.to(eff).sum(-1) / n)[:, skip:].mean(-1),
+        "entropy": torch.special.entr(eff).sum(-1)[:, skip:].mean(-1),
+        "effective_tokens": effective_tokens(eff)[:, skip:].mean(-1),
+    }
+    if view.rms_expected is not None:
+        columns["rms_expected"] = view.rms_expected[skip:].square().mean(0).sqrt()
+    if view.lam is not None:
+        columns["lam_mean"] = view.lam[skip:].mean(0)
+        columns["lam_std"] = view.lam[skip:].std(0, correction=0)
+    # Why |.| and normalised: a row of A1 - lambda A2 sums to 1 - lambda, so that every share of it
+    # looks small, and a negative weight uses its value no less than a positive one.
+    for name, maps in (("a1", view.a1), ("a2", view.a2), ("eff", eff)):
+        if maps is not None:
+            alpha = sink_scores(maps, skip)  # (h, keys)
+            columns[f"first_share_{name}"] = alpha[:, 0]
+            columns[f"sink_rate_{name}"] = (alpha[:, 0] > threshold).to(alpha)
+            columns[f"top_share_{name}"] = alpha.amax(-1)
+    for place, values in (("out", view.out), ("qk", view.logits[:, sees])):
+        columns |= {f"{place}_{name}": value for name, value in outliers(values).items()}
+    return columns
+
+
+# ---- The metrics -------------------------------------------------------------------------------
+
+
+def sink_scores(maps, skip=0):
+    """alpha_k = mean over the queries i >= max(k, skip) of A[i, k] (arXiv 2410.10781).
+
+    Args:
+        maps: (..., T, T), causal and nowhere negative. skip: queries to leave out at the start.
+    Returns:
+        (..., keys), only for the first keys, which at least half of those queries see: the
+        mean over the few queries that see a late key says nothing about a sink.
+    """
+    T = maps.shape[-1]
+    n_queries = T - torch.arange(T, device=maps.device).clamp_min(skip)  # that see each key
+    return (maps[..., skip:, :].sum(-2) / n_queries)[..., 2 * n_queries >= T - skip]
+
+
+def value_correlation(v):
+    """rho of values v (n, heads, d): mean of v_i . v_j over i != j, over the mean of |v_i|^2.
+
+    The closed form (|sum_i v_i|^2 - sum_i |v_i|^2) / (n (n - 1)) needs no loop over the pairs.
+    Returns (heads,): 1 for equal values, down to -1/(n - 1) for values that sum to zero.
+    """
+    n, squares = len(v), v.square().sum((0, 2))  # (heads,)
+    return (v.sum(0).square().sum(-1) - squares) / (n - 1) / squares
+
+
+def outliers(values):
+    """Three largest and median of |values|, top1 / median, and kurtosis (3 for a Gaussian)."""
+    values = values.flatten()
+    size, centred = values.abs(), values - values.mean()
+    top, median = size.topk(3).values, size.median()
+    kurtosis = centred.pow(4).mean() / centred.square().mean().square()
+    numbers = (*top, median, top[0] / median, kurtosis)
+    return dict(zip(OUTLIERS, numbers, strict=True))
+
+
+def spikes(metrics, *, factor=3.0, window=100, at_least=10):
+    """Steps whose gradient norm before clipping is above ``factor`` times its running median.
+
+    The median is over the last ``window`` steps before this one; while there are fewer than
+    ``at_least`` of them there is no spike. A norm that is infinite or NaN is one.
+
+    Args:
+        metrics: path of a metrics.jsonl (lines without grad_norm are skipped), or a list of norms.
+    Returns:
+        The file's own step numbers, or positions in the list, from 0.
+    """
+    if isinstance(metrics, (str, Path)):
+        rows = [json.loads(line) for line in Path(metrics).read_text().splitlines()]
+        rows = [(row["step"], row["grad_norm"]) for row in rows if "grad_norm" in row]
+    else:
+        rows = list(enumerate(metrics))
+    norms = [math.inf if math.isnan(norm) else norm for _, norm in rows]
+    return [
+        step
+        for i, (step, _) in enumerate(rows)
+        if i >= at_least and norms[i] > factor * statistics.median(norms[max(0, i - window) : i])
+    ]

@@ -12,6 +12,7 @@ Nothing is pickled, so nothing that is loaded can run code.
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ class Run:
             self.checkpoint.unlink(missing_ok=True)
             self.metrics.write_text("")
             text = json.dumps(self.settings | {"torch": torch.__version__}, indent=2)
-            _replace(self.folder / "config.json", lambda path: path.write_text(text + "\n"))
+            replace_file(self.folder / "config.json", lambda path: path.write_text(text + "\n"))
 
     def _check_same_settings(self):
         with safe_open(self.checkpoint, "pt") as file:
@@ -78,8 +79,10 @@ class Run:
             for key, value in optimizer.state[parameter].items():
                 state[f"adamw.{name}.{key}"] = value
         about = {"step": str(step), "settings": json.dumps(self.settings)}
-        _replace(self.checkpoint, lambda path: save_file(state, path, about))
-        _replace(self.folder / "model.safetensors", lambda path: save_file(weights, path, about))
+        replace_file(self.checkpoint, lambda path: save_file(state, path, about))
+        replace_file(
+            self.folder / "model.safetensors", lambda path: save_file(weights, path, about)
+        )
 
     def load(self, model, optimizer):
         """Restore weights, AdamW's state and metrics.jsonl; returns the step to go on from."""
@@ -98,11 +101,11 @@ class Run:
         if self.main:  # a killed run may have logged steps that its checkpoint does not hold
             lines = self.metrics.read_text().splitlines(keepends=True)
             kept = "".join(line for line in lines if json.loads(line)["step"] <= step)
-            _replace(self.metrics, lambda path: path.write_text(kept))
+            replace_file(self.metrics, lambda path: path.write_text(kept))
         return step
 
 
-def _replace(path, write):
+def replace_file(path, write):
     """Write beside the file, then rename: a reader, or a kill, never meets half a file."""
     new = path.with_name(path.name + ".new")
     write(new)
@@ -128,3 +131,34 @@ def load_run(folder, device="cpu"):
 def read_metrics(folder):
     """metrics.jsonl of a run folder as a list of dicts, in the order of training."""
     return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def export_run(run, folder):
+    """Copy a run without what only --resume needs, weights in bfloat16: small enough to ship."""
+    run, folder = Path(run), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = load_file(run / "model.safetensors")
+    weights = {name: tensor.bfloat16() for name, tensor in weights.items()}
+    replace_file(folder / "model.safetensors", lambda path: save_file(weights, path))
+    for name in ("config.json", "metrics.jsonl"):
+        shutil.copy(run / name, folder / name)
+
+
+def load_pretrained(name, device="cpu"):
+    """A trained model that ships with the course: "diff_v2" or "softmax" (1.5h heads).
+
+    Both were trained on the same text with the same settings, on a GPU, at a size where attention
+    sinks and outliers form; notebooks/checkpoints/README.md has the command. No network is needed.
+
+    Raises:
+        ValueError: an unknown name, or the package is not inside the course's repository.
+    """
+    folder = Path(__file__).parent.parent / "notebooks" / "checkpoints"
+    if not folder.exists():
+        raise ValueError(
+            f"{folder} is missing: work in a clone of the repository (pip install -e .)"
+        )
+    names = sorted(path.parent.name for path in folder.glob("*/model.safetensors"))
+    if name not in names:
+        raise ValueError(f"no pretrained model {name!r}: there are {', '.join(names)}")
+    return load_run(folder / name, device)

@@ -22,10 +22,10 @@ class TrainConfig:
     """All settings of one run. Wrong values raise a ValueError that says what to change."""
 
     model: GPTConfig = field(default_factory=GPTConfig)
-    out: str = "runs/diff_v2"  # the run folder
+    out: str = "runs"  # the run folder (on the command line: with a folder for each model in it)
     data: str = "stdlib"  # Python's own sources, a text file or folder, or nanoGPT's .bin folder
-    steps: int = 900  # optimizer steps
-    batch_size: int = 16  # sequences in a step, over all processes and micro-steps
+    steps: int = 600  # optimizer steps
+    batch_size: int = 8  # sequences in a step, over all processes and micro-steps
     grad_accum: int = 1  # micro-steps that a step is cut into, where memory is short
     lr: float = 3e-3  # peak learning rate
     min_lr_ratio: float = 0.1  # the cosine ends at lr times this
@@ -53,8 +53,10 @@ class TrainConfig:
             raise ValueError("lr and grad_clip must be positive, min_lr_ratio between 0 and 1")
         if self.compile not in ("auto", "blocks", "model", "none"):
             raise ValueError(f"compile={self.compile!r}: use auto, blocks, model or none")
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device={self.device}: PyTorch sees no GPU here; use --device cpu")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device={self.device!r}: use auto, cpu or cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device=cuda: PyTorch sees no GPU here; use --device cpu")
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other")
 
@@ -85,7 +87,7 @@ def train(config, on_log=None):
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a last checkpoint was written.
     """
     rank, world = _start_distributed()
-    device = _device(config, rank)
+    device = pick_device(config.device)
     rows_per_step = config.grad_accum * world
     if config.batch_size % rows_per_step:
         raise ValueError(
@@ -239,10 +241,9 @@ def _start_distributed():
     return int(os.environ.get("RANK", "0")), world
 
 
-def _device(config, rank):
-    if config.device != "auto":
-        return torch.device(config.device)
-    if not torch.cuda.is_available():
+def pick_device(name="auto"):
+    """The torch.device of "auto" (this process's GPU, if there is one), "cpu" or "cuda"."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
@@ -254,12 +255,12 @@ def _compiled(model, config, device):
     how = config.compile
     if how == "auto":
         how = "blocks" if device.type == "cuda" else "none"
-    if how == "model":
-        return torch.compile(model)
+    if how != "none":
+        torch.compiler.reset()  # what earlier models of this process left counts against a limit
     if how == "blocks":
         for block in model.blocks:
             block.compile()
-    return model
+    return torch.compile(model) if how == "model" else model
 
 
 def _autocast(device):

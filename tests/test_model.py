@@ -54,7 +54,7 @@ def test_zero_lambda_weights_give_lambda_one_half():
     model = tiny()
     attn, x = model.blocks[0].attn, torch.randn(2, 9, 16).double()
     nn.init.zeros_(attn.lambda_proj.weight)
-    q, k, v = attn.qkv(x, model.angles[:9])
+    q, k, _ = attn.qkv(x, model.angles[:9])
     first, second = attn.branches(q, k).unflatten(1, (-1, 2)).unbind(2)  # A1, A2: (B, h, T, T)
     assert_close(attn.weights(q, k, x), first - 0.5 * second)
 

@@ -1,0 +1,33 @@
+# make help lists the targets. Each one sets up .venv first: nothing has to be installed by hand.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help train lab notebooks test
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+train: .venv/ready  ## train DIFF V2 and its softmax baseline: 6 minutes on 2 CPU cores; on a GPU, the larger preset
+	$(BIN)/python -m minidiff train --overwrite
+
+lab: .venv/ready  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+notebooks: .venv/ready  ## run every notebook and store its outputs: minutes on a CPU
+	$(BIN)/python notebooks/build.py
+
+test: .venv/ready  ## ruff, the tests, and every notebook: 12 minutes on 2 CPU cores
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=120 \
+	    --nbval-sanitize-with notebooks/nbval.cfg notebooks

@@ -1,0 +1,231 @@
+"""Explorers for the notebooks, each with a figure for readers without a kernel beside it.
+
+    rms_explorer()       rms_figure()             context RMS against n, peaks, lambda, correlation
+    cost_explorer()      cost_figure()            weights and decoding cost of a layer
+    map_explorer(model)  plots.attention_maps()   the maps of a trained model on your own prompt
+
+The first two are closed form: theory.js and explorers.js compute and draw them in the browser, at
+once, and also in an exported page with no kernel. Wrong input gets a red line in the explorer.
+"""
+
+import base64
+import html
+import io
+import json
+from pathlib import Path
+
+import anywidget
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import traitlets
+
+from minidiff import data, plots, probe, theory
+
+_CODE = "".join(Path(__file__).with_name(f).read_text() for f in ("theory.js", "explorers.js"))
+
+
+def png(fig, **options):
+    """The bytes of a figure as PNG, without the date and version that change between runs."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", metadata={"Software": None}, **options)
+    return buffer.getvalue()
+
+
+# ---- Computed in the browser -------------------------------------------------------------------
+
+
+def rms_explorer(n=1024, gap1=6.0, gap2=6.0, lam=0.5, rho=0.0, same=True):
+    """Move sliders and see the context RMS of one query: softmax in blue, DIFF V2 in vermilion.
+
+    A map is softmax over n logits, one of which, the peak, stands ``gap`` above the equal others.
+
+    Args:
+        n: tokens that the query sees. gap1, gap2: how sharply A1 and A2 peak; 0 is uniform.
+        lam: lambda. rho: correlation of the values. same: both maps peak at the same token.
+    """
+    start = {"n": n, "gap1": gap1, "gap2": gap2, "lam": lam, "rho": rho, "same": same}
+    return BrowserExplorer("rms", start, rms_figure)
+
+
+def cost_explorer(n_head=32, n_kv_head=8, head_dim=128, n_embd=4096, n_keys=8192):
+    """Change a layer's shape and see its weights and the cost of decoding one token."""
+    start = {"n_head": n_head, "n_kv_head": n_kv_head, "head_dim": head_dim, "n_embd": n_embd}
+    return BrowserExplorer("cost", start | {"n_keys": n_keys}, cost_figure)
+
+
+class BrowserExplorer(anywidget.AnyWidget):
+    """A table of controls and a picture, both of explorers.js. It never needs its kernel again."""
+
+    _esm = _CODE
+    name = traitlets.Unicode().tag(sync=True)
+    start = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, name, start, figure):
+        super().__init__(name=name, start=start)
+        self._figure = figure
+
+    def __repr__(self):
+        return f"{self.name} explorer"
+
+    def _repr_mimebundle_(self, **kwargs):
+        """The widget; and for pages without a kernel the same program beside its static figure."""
+        bundle, metadata = super()._repr_mimebundle_(**kwargs)
+        try:
+            fig = self._figure(**self.start)
+        except (ValueError, TypeError, IndexError):  # the explorer says in red what is wrong
+            return bundle, metadata
+        picture = base64.b64encode(png(fig)).decode()
+        plt.close(fig)
+        start = html.escape(json.dumps({"name": self.name, "start": self.start}))
+        bundle["text/html"] = f"""<div class="minidiff-explorer" data-model="{start}">
+<img alt="{self!r}" style="max-width: 100%" src="data:image/png;base64,{picture}"></div>
+<script type="module">
+{_CODE}
+const el = document.querySelector(".minidiff-explorer:not(.alive)");
+el.classList.add("alive");
+const {{ name, start }} = JSON.parse(el.dataset.model);
+explore(el, EXPLORERS[name], start);
+</script>"""
+        return bundle, metadata
+
+
+@plots.styled
+def rms_figure(n=1024, gap1=6.0, gap2=6.0, lam=0.5, rho=0.0, same=True):
+    """The picture of :func:`rms_explorer` at one setting: a query's weights, and RMS against n."""
+    fig, (bars, ax) = plt.subplots(1, 2, figsize=(14, 5.6), width_ratios=(3, 4))
+    a1, a2 = _peaked_rows(n, gap1, gap2, same)
+    named = 1 if same else 2  # tokens with a bar of their own
+    shown = {"A1 (softmax)": a1, "λ A2": lam * a2, "A1 − λ A2": a1 - lam * a2}
+    looks = plots.colour("softmax"), "#9a9a9a", plots.colour("diff_v2")
+    for i, ((label, w), colour) in enumerate(zip(shown.items(), looks, strict=True)):
+        x, heights = np.arange(named + 1) + 0.28 * (i - 1), [*w[:named], w[named:].sum()]
+        drawn = bars.bar(x, heights, width=0.25, color=colour, label=label)
+        bars.bar_label(drawn, fmt="%.2f", fontsize=13, padding=2)
+    bars.set_xticks(range(named + 1), ["token A", "token B"][:named] + [f"other {n - named} together"])
+    bars.set(ylabel="weight", ylim=(-1.15, 1.3), title=f"Weights of one query, n = {n}")
+    bars.legend(ncols=3, loc="lower center", columnspacing=1)
+    grid = 2 ** np.arange(1, 15)
+    plots.rms_bands(ax, grid, lam, rho)
+    for label, factor in (("softmax", 0), ("DIFF V2", lam)):
+        rows = (_peaked_rows(k, gap1, gap2, same) for k in grid)
+        curve = [theory.expected_rms(first - factor * second, rho) for first, second in rows]
+        ax.plot(grid, curve, color=plots.colour(label), label=label)
+        here = theory.expected_rms(a1 - factor * a2, rho)
+        ax.plot(n, here, "o", color=plots.colour(label), markersize=14)
+    ax.legend(loc="lower left")
+    return fig
+
+
+def _peaked_rows(n, gap1, gap2, same):
+    """Two softmax rows (2, n): A1 peaks at token 0, A2 at token 0 or 1."""
+    logits = np.zeros((2, n))
+    logits[0, 0] = gap1
+    logits[1, 0 if same else 1] = gap2
+    rows = np.exp(logits)
+    return rows / rows.sum(1, keepdims=True)
+
+
+@plots.styled
+def cost_figure(n_head=32, n_kv_head=8, head_dim=128, n_embd=4096, n_keys=8192):
+    """The picture of :func:`cost_explorer` at one setting: weights, operations, bytes of a layer."""
+    fig, axes = plt.subplots(1, 3, figsize=(14, 4.4), sharey=True)
+    models = {"softmax, h heads": 1, "softmax, 1.5h heads": 1.5, "softmax, 2h heads": 2, "DIFF V2": 1}
+    for label, factor in models.items():
+        diff, heads = label == "DIFF V2", factor * n_head
+        weights = theory.attention_params(n_embd, heads, n_kv_head, head_dim, diff_v2=diff)
+        queries = 2 * heads if diff else heads
+        cost = theory.decode_attention_cost(n_keys, queries, n_kv_head, head_dim)
+        for ax, value in zip(axes, (weights, *cost), strict=True):
+            bar = ax.barh(label, value / 1e6, color=plots.colour(label))
+            ax.bar_label(bar, fmt="%.4g", padding=4)
+    titles = "Weights of one layer", "Decode: operations", "Decode: bytes read"
+    units = "millions", "millions for each token", "MB for each token"
+    for ax, title, label in zip(axes, titles, units, strict=True):
+        ax.set(title=title, xlabel=label)
+        ax.margins(x=0.22)
+        ax.grid(axis="y", visible=False)
+    axes[0].invert_yaxis()
+    return fig
+
+
+# ---- Computed by the kernel --------------------------------------------------------------------
+
+
+def map_explorer(models, text="def add(a, b): return a"):
+    """Look at the attention maps of trained models, on a prompt that can be edited (press Enter).
+
+    Args:
+        models: a GPT, or label -> GPT for several to switch between. text: the first prompt.
+    """
+    return MapExplorer(models if isinstance(models, dict) else {"model": models}, text)
+
+
+class MapExplorer(ipywidgets.VBox):
+    """Sliders over layer and head. A new prompt makes a new figure; a slider only changes the data
+    in it and sends the picture again, which takes about a tenth of a second."""
+
+    def __init__(self, models, text):
+        self.models, self.maps, self.frame = models, [], None
+        self.model = ipywidgets.ToggleButtons(options=list(models), description="model")
+        self.prompt = ipywidgets.Text(text, description="prompt", continuous_update=False)
+        self.layer = ipywidgets.IntSlider(max=0, description="layer")
+        self.head = ipywidgets.IntSlider(max=0, description="head")
+        self.message = ipywidgets.HTML()
+        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self.prompt.layout.width = "40em"
+        controls = self.model, self.prompt, self.layer, self.head
+        super().__init__([*controls, self.message, self.picture])
+        for control in controls:
+            control.observe(self._read if control in controls[:2] else self._show, "value")
+        self._read()
+
+    def __repr__(self):
+        return "map explorer (its sliders need a running kernel)"
+
+    def _read(self, change=None):
+        """Compute all maps of this model and prompt, and draw the figure anew."""
+        model = self.models[self.model.value]
+        config, idx = model.config, data.encode(self.prompt.value, model.config.vocab_size)
+        if not 2 <= idx.shape[1] <= config.block_size:
+            self._refuse(f"{idx.shape[1] - 1} bytes of text: type 1 to {config.block_size - 1}")
+            return
+        self._refuse("")
+        views, self.maps = probe.attention_maps(model, idx), []
+        self.layer.max, self.head.max = len(views) - 1, len(views[0].weights) - 1
+        self.maps, self.frame = views, None
+        self.labels = plots.token_labels(idx[0])
+        self._show()
+
+    def _refuse(self, problem):
+        self.message.value = f'<b style="color: #b00020">{problem}</b>'
+        self.picture.layout.opacity = "0.25" if problem else "1"
+
+    def _show(self, change=None):
+        """Put the maps of this layer and head into the figure, and the figure into the widget."""
+        if not self.maps:  # the sliders are being set up
+            return
+        maps, lam = self._selected()
+        if self.frame is None:
+            limit = max(float(np.quantile(np.abs(view.weights), 0.995)) for view in self.maps)
+            self.frame = plots.attention_maps(maps, self.labels, lam, limit)
+            plt.close(self.frame)
+            self.frame.suptitle(" ")
+            self.frame.draw_without_rendering()
+            self.frame.set_layout_engine("none")  # nothing moves from here on
+        axes = self.frame.axes
+        for ax, weights in zip(axes, maps.values(), strict=False):
+            ax.images[0].set_data(np.where(np.tri(len(weights)), weights, np.nan))
+        if lam is not None:
+            for bar, height in zip(axes[len(maps)].patches, lam, strict=True):
+                bar.set_height(height)
+        where = f"{self.model.value}: layer {self.layer.value}, head {self.head.value}"
+        self.frame.suptitle(where, fontsize=16)
+        self.picture.value = png(self.frame, pil_kwargs={"compress_level": 1})
+
+    def _selected(self):
+        view, head = self.maps[self.layer.value], self.head.value
+        if view.a2 is None:
+            return {"A": view.weights[head].numpy()}, None
+        maps = {"A1": view.a1[head], "A2": view.a2[head], "A1 − λ A2": view.weights[head]}
+        return {title: weights.numpy() for title, weights in maps.items()}, view.lam[:, head].numpy()

@@ -1,0 +1,120 @@
+"""Comparisons: pairing by seed, intervals, resuming run by run, and the parameter mark."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from scipy import stats
+
+from minidiff import GPT, GPTConfig
+from minidiff.compare import METRICS, Compare, interval, opposed_heads, pair_table, pairs, table
+from minidiff.train import TrainConfig
+
+
+@pytest.fixture
+def compare(tmp_path):
+    (tmp_path / "text").mkdir()
+    for i in range(12):
+        (tmp_path / "text" / f"{i}.txt").write_text(f"line {i} of the text\n" * 60)
+    model = GPTConfig(n_layer=1, n_head=2, n_kv_head=1, head_dim=8, n_embd=16, block_size=32)
+    config = TrainConfig(
+        model=model, out=str(tmp_path / "runs"), data=str(tmp_path / "text"), steps=15,
+        batch_size=4, warmup_steps=2, eval_every=5, eval_batches=1, device="cpu",
+    )  # fmt: skip
+    return Compare(config, seeds=(0, 1), results=tmp_path / "results.json", probe_windows=2)
+
+
+def test_every_run_gets_a_row_and_every_pair_an_interval(compare, capsys):
+    compare.run()
+    data = json.loads(compare.results.read_text())
+    assert [(r["variant"], r["seed"]) for r in data["rows"]] == [
+        ("diff_v2", 0), ("softmax_1.5h", 0), ("diff_v2", 1), ("softmax_1.5h", 1),
+    ]  # fmt: skip
+    for row in data["rows"]:
+        assert math.isfinite(row["val_loss"]) and abs(row["params"]["percent"]) < 0.5
+        assert set(METRICS) <= set(row) and row["val_curve"][-1][0] == 15
+    assert {pair["metric"] for pair in data["pairs"]} == set(METRICS)
+    assert all(pair["seeds"] == 2 and pair["low"] <= pair["difference"] <= pair["high"]
+               for pair in data["pairs"])  # fmt: skip
+    assert "over 2 seeds" in capsys.readouterr().out
+
+
+def test_a_second_start_runs_only_what_is_missing(compare, monkeypatch):
+    compare.run()
+    before = json.loads(compare.results.read_text())["rows"]
+    more = dataclasses.replace(compare, seeds=(0, 1, 2))
+    ran = []
+    one_run = Compare.one_run
+    monkeypatch.setattr(
+        Compare, "one_run", lambda self, key, *a: ran.append(key) or one_run(self, key, *a)
+    )
+    more.run()
+    assert len(ran) == 2 and all("seed2" in key for key in ran)
+    assert json.loads(compare.results.read_text())["rows"][:4] == before
+
+
+def test_variants_of_a_seed_see_the_same_data(compare, monkeypatch):
+    from minidiff import data
+
+    seen = []
+    batch = data.Split.batch
+
+    def watched(self, *args):
+        x, y = batch(self, *args)
+        seen.append((args, x.sum().item()))
+        return x, y
+
+    monkeypatch.setattr(data.Split, "batch", watched)
+    dataclasses.replace(compare, seeds=(3,)).run()
+    half = len(seen) // 2
+    assert seen[:half] == seen[half:]
+
+
+def test_a_diverged_run_is_a_row_that_says_so(compare):
+    wild = dataclasses.replace(compare, seeds=(0,), lrs=(1e30,), variants=("diff_v2",))
+    wild.run()
+    (row,) = json.loads(wild.results.read_text())["rows"]
+    assert "learning rate" in row["diverged"]
+    assert "DIVERGED" in table([row])
+
+
+def test_the_interval_is_students_t():
+    values = [0.1, 0.3, -0.2, 0.25]
+    low, high = interval(values)
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def row(variant, seed, val_loss, percent=0.0):
+    params = {"attention": 1, "total": 1_000_000, "percent": percent}
+    return {"variant": variant, "seed": seed, "lr": 1e-3, "val_loss": val_loss, "n_spikes": 0,
+            "params": params}  # fmt: skip
+
+
+def test_differences_are_taken_seed_by_seed():
+    """The seeds differ far more than the variants: only pairing shows the difference."""
+    rows = [row("a", s, 10.0 * s) for s in range(3)] + [row("b", s, 10.0 * s + 1) for s in range(3)]
+    (pair,) = (p for p in pairs(rows) if p["metric"] == "val_loss")
+    assert (pair["difference"], pair["low"], pair["high"]) == pytest.approx((-1, -1, -1))
+
+
+def test_one_seed_has_no_interval_and_unequal_parameters_are_marked():
+    rows = [row("a", 0, 1.0), row("b", 0, 2.0, percent=12.0)]
+    assert "no interval" in pair_table(pairs(rows))
+    assert "params +12.0%" in table(rows) and "params +0.0%" not in table(rows)
+
+
+def test_an_unknown_variant_stops_before_any_run(compare):
+    with pytest.raises(ValueError, match="did you mean 'diff_v2'"):
+        dataclasses.replace(compare, variants=("dif_v2",))
+
+
+def test_opposed_heads_finds_a_head_that_is_the_negative_of_another():
+    model = GPT(GPTConfig(n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=32))
+    assert abs(opposed_heads(model)) < 0.3
+    slices = model.blocks[1].attn.o_proj.weight.data.unflatten(1, (4, 8))  # (D, h, d)
+    slices[:, 2] = -0.5 * slices[:, 0]  # other keys and values: does not count
+    assert opposed_heads(model) > -0.3
+    slices[:, 1] = -0.5 * slices[:, 0]
+    assert opposed_heads(model) == pytest.approx(-1.0)

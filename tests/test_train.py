@@ -1,0 +1,235 @@
+"""Training: resume, interruption, several processes, and the errors that stop it."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from minidiff import GPT, GPTConfig, runs
+from minidiff.data import DataError
+from minidiff.runs import load_run, read_metrics
+from minidiff.train import TrainConfig, learning_rate, make_optimizer, train, training_step
+
+TINY = GPTConfig(n_layer=1, n_head=2, n_kv_head=1, head_dim=8, n_embd=16, block_size=16)
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "text").mkdir()
+    for i in range(12):
+        (tmp_path / "text" / f"{i}.txt").write_text(f"line {i} of the text\n" * 30)
+    return TrainConfig(
+        model=TINY, out=str(tmp_path / "run"), data=str(tmp_path / "text"), steps=12, batch_size=4,
+        warmup_steps=3, eval_every=6, eval_batches=2, log_every=4, save_every=5, device="cpu",
+    )  # fmt: skip
+
+
+def losses(folder):
+    return [row["loss"] for row in read_metrics(folder) if "loss" in row]
+
+
+def test_a_run_leaves_what_it_promises(config):
+    seen = []
+    folder = train(config, on_log=seen.extend)
+    rows = read_metrics(folder)
+    assert [r["step"] for r in rows if "loss" in r] == list(range(1, 13))
+    assert [r["step"] for r in rows if "val_loss" in r] == [6, 12]
+    assert {"step", "loss", "lr", "grad_norm", "tokens_per_s"} == set(rows[0])
+    assert seen == rows
+    assert json.loads((folder / "config.json").read_text())["model"]["n_embd"] == 16
+    model = load_run(folder)
+    idx = torch.randint(0, 256, (1, 9))
+    assert_close(model(idx)[0], load_run(folder)(idx)[0], rtol=0, atol=0)
+    assert not list(folder.glob("*.new"))
+
+
+def test_an_exported_run_loads_and_is_small(config, tmp_path):
+    folder = train(config)
+    runs.export_run(folder, tmp_path / "exported")
+    model, exported = load_run(folder), load_run(tmp_path / "exported")
+    for name, weight in model.state_dict().items():
+        assert_close(exported.state_dict()[name], weight, rtol=2**-8, atol=0)  # bfloat16
+    size = (tmp_path / "exported" / "model.safetensors").stat().st_size
+    assert size < 0.6 * (folder / "model.safetensors").stat().st_size
+
+
+def test_the_loss_falls_and_the_same_command_gives_the_same_numbers(config):
+    config = dataclasses.replace(config, steps=60)
+    first = losses(train(config))
+    assert sum(first[-5:]) < 0.8 * sum(first[:5])
+    assert losses(train(dataclasses.replace(config, overwrite=True))) == first
+
+
+def test_resume_is_bitwise_the_uninterrupted_run(config, tmp_path):
+    whole = train(dataclasses.replace(config, out=str(tmp_path / "whole")))
+    broken = dataclasses.replace(config, out=str(tmp_path / "broken"))
+
+    class Killed(Exception):
+        pass
+
+    def kill(rows):
+        if rows[-1]["step"] >= 8:  # after the checkpoint of step 5, before that of step 10
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(broken, on_log=kill)
+    train(dataclasses.replace(broken, resume=True))
+    assert losses(tmp_path / "broken") == losses(whole)
+    a, b = (load_file(folder / "model.safetensors") for folder in (whole, tmp_path / "broken"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_gradient_accumulation_gives_the_same_training(config, tmp_path):
+    whole = losses(train(config))
+    cut = dataclasses.replace(config, grad_accum=4, out=str(tmp_path / "cut"))
+    assert losses(train(cut)) == pytest.approx(whole, rel=1e-5)
+
+
+def run_python(*args, **kwargs):
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, *args], env=env, text=True, **kwargs)
+
+
+def cli(config, *extra):
+    """The command line of a config, from its fields."""
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "model"}
+    settings |= {k: v for k, v in dataclasses.asdict(config.model).items() if k != "attention"}
+    words = ["train", "--preset", "laptop", *extra]
+    for name, value in settings.items():
+        if not isinstance(value, bool):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
+
+
+def test_two_processes_give_the_losses_of_one(config, tmp_path):
+    alone = losses(train(config))
+    two = dataclasses.replace(config, out=str(tmp_path / "two"), grad_accum=2)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = cli(two, "--variants", "diff_v2")
+    process = run_python(*torchrun, "-m", "minidiff", *words, stderr=subprocess.PIPE)
+    assert process.wait(timeout=120) == 0, process.stderr.read()
+    assert losses(tmp_path / "two" / "diff_v2") == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_a_last_checkpoint_that_can_be_resumed(config, tmp_path, number):
+    long = dataclasses.replace(config, steps=100_000, save_every=100_000, eval_every=100_000)
+    process = run_python(
+        "-m", "minidiff", *cli(long, "--variants", "diff_v2"), stderr=subprocess.PIPE
+    )
+    folder = tmp_path / "run" / "diff_v2"
+    deadline = time.time() + 60
+    while not ((folder / "metrics.jsonl").exists() and read_metrics(folder)):
+        assert time.time() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume continues" in messages
+    assert "Traceback" not in messages
+    assert not list(folder.glob("*.new"))
+    done = read_metrics(folder)[-1]["step"]
+    with runs.safe_open(folder / "checkpoint.safetensors", "pt") as file:
+        assert int(file.metadata()["step"]) == done > 0
+
+
+def test_an_interrupted_write_leaves_the_previous_checkpoint_whole(config, monkeypatch):
+    write, calls = runs.save_file, []
+
+    def disk_fills_up(tensors, path, metadata):
+        calls.append(path)
+        if len(calls) > 2:  # step 5 writes two files; the first of step 10 breaks off
+            path.write_bytes(b"half a file")
+            raise OSError("No space left on device")
+        write(tensors, path, metadata)
+
+    monkeypatch.setattr(runs, "save_file", disk_fills_up)
+    with pytest.raises(OSError, match="No space"):
+        train(config)
+    monkeypatch.undo()
+    folder = train(dataclasses.replace(config, resume=True))  # from step 5
+    assert len(losses(folder)) == 12
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(config):
+    with pytest.raises(FloatingPointError, match=r"at step \d+ with learning rate .*--lr") as error:
+        train(dataclasses.replace(config, lr=1e30, warmup_steps=0))
+    assert "\n" not in str(error.value)
+
+
+def test_weight_decay_is_on_matrices_only():
+    model = GPT(TINY)
+    decayed, free = make_optimizer(model, TrainConfig()).param_groups
+    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0.0
+    assert all(p.dim() == 2 for p in decayed["params"]) and len(free["params"]) == 3  # norms
+    assert sum(map(len, (decayed["params"], free["params"]))) == len(list(model.parameters()))
+
+
+def test_the_reported_gradient_norm_is_from_before_clipping():
+    model = GPT(TINY)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    x = torch.randint(0, 256, (4, 16))
+    model(x, x)[1].backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+    optimizer.zero_grad()
+    _, norm = training_step(model, optimizer, [x], [x], grad_clip=1e-3)
+    assert_close(norm, expected)
+
+
+def test_learning_rate_warms_up_and_ends_at_its_minimum():
+    config = TrainConfig(steps=100, warmup_steps=10, lr=1.0, min_lr_ratio=0.1)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
+    assert rates[-1] == pytest.approx(0.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[54] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi * 44 / 89)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "at least 1"),
+        ({"lr": -1.0}, "positive"),
+        ({"compile": "yes"}, "blocks"),
+        ({"device": "cuda"}, "no GPU"),
+        ({"resume": True, "overwrite": True}, "exclude"),
+    ],
+)
+def test_a_wrong_setting_is_named(change, message):
+    if change.get("device") and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**change)
+
+
+def test_folders_and_data_are_checked_before_training(config, tmp_path):
+    with pytest.raises(ValueError, match="no checkpoint"):
+        train(dataclasses.replace(config, resume=True))
+    with pytest.raises(DataError):
+        train(dataclasses.replace(config, data=str(tmp_path / "nowhere")))
+    with pytest.raises(ValueError, match="multiple of grad_accum"):
+        train(dataclasses.replace(config, grad_accum=3))
+    assert not (tmp_path / "run").exists()
+    train(config)
+    with pytest.raises(ValueError, match="holds a run"):
+        train(config)
+    with pytest.raises(ValueError, match="lr differ"):
+        train(dataclasses.replace(config, lr=1.0, resume=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", ["blocks", "model"])
+def test_a_compiled_model_trains_to_the_same_losses(config, tmp_path, how):
+    """Marked gpu since compiling for a CPU takes a minute; bfloat16, hence the tolerance."""
+    config = dataclasses.replace(config, device="cuda", compile="none")
+    eager = losses(train(config))
+    compiled = dataclasses.replace(config, compile=how, out=str(tmp_path / "compiled"))
+    assert losses(train(compiled)) == pytest.approx(eager, rel=1e-2)
