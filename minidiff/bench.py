@@ -1,170 +1,28 @@
-"""Speed and memory of attention operations and of training steps, measured on this machine.
+"""Speed and memory of attention operations (``ops``) and of training steps (``train``).
 
-``ops`` and ``train`` (and ``bench_decode.decode``) take a config, print and write each row as soon
-as it is measured, and end with a figure beside the JSON file. What is compared is timed in turn,
-round by round, so that a drift of the GPU's clock meets all of it alike. Every number is a median
-over the rounds; ``_low`` and ``_high`` after its name are the extremes.
+Decoding is in bench_decode.py. Each benchmark takes a config, prints and writes every row as soon
+as it is measured, and ends with a figure. Every number is the median over the rounds; the names
+that end in ``_low`` and ``_high`` hold the extremes.
 """
 
-import datetime
-import gc
-import importlib
-import importlib.metadata
-import json
+import dataclasses
 import math
-import platform
-import shlex
 import statistics
-import sys
 import time
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 
+from minidiff import bench_tools as tools
 from minidiff import theory
 from minidiff.attention import attention, differential
-from minidiff.backends import choose_backend
-from minidiff.model import ATTENTION, GPT, GPTConfig
-from minidiff.runs import replace_file
+from minidiff.backends import BACKENDS, choose_backend
+from minidiff.bench_figures import draw_ops, draw_train
+from minidiff.model import GPT, GPTConfig
 from minidiff.train import TrainConfig, make_optimizer, pick_device, training_step
-from minidiff.variants import variant
-
-# ---- Shared by all three benchmarks ------------------------------------------------------------
-
-
-def defaults(bench):
-    """The settings of OpsBench, TrainBench or DecodeBench that suit this machine."""
-    return bench() if torch.cuda.is_available() else bench(**bench.CPU)
-
-
-class Report:
-    """Rows of one benchmark. Every row is printed and written at once, so that none gets lost."""
-
-    def __init__(self, config, device, columns, notes):
-        self.path, self.columns = Path(config.out), columns
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.data = {
-            "command": shlex.join(["python", *sys.orig_argv[1:]]),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "machine": machine(device),
-            "config": asdict(config),
-            "notes": notes,
-            "rows": [],
-        }
-        self.write()
-        print(*(f"{name:>{width}}" for name, width in columns.items()))
-
-    def add(self, row):
-        """Print one row, in columns, and write the file with it."""
-        self.data["rows"].append(row)
-        self.write()
-        cells = []
-        for name, width in self.columns.items():
-            value = row.get(name, "")
-            cells.append(f"{f'{value:.4g}' if isinstance(value, float) else str(value):>{width}}")
-        print(*cells, row.get("error", ""), flush=True)
-
-    def write(self):
-        """Replace the JSON file in one step."""
-        text = json.dumps(self.data, indent=1) + "\n"
-        replace_file(self.path, lambda path: path.write_text(text))
-
-    def finish(self, draw):
-        """Save the figure ``draw(data)`` beside the JSON file; returns the data."""
-        import matplotlib.pyplot as plt
-
-        figure = draw(self.data)
-        figure.savefig(self.path.with_suffix(".png"), dpi=120)
-        plt.close(figure)
-        print(f"{self.path} and {self.path.with_suffix('.png').name}")
-        return self.data
-
-
-def machine(device):
-    """What ran: processor or GPU, and the versions that decide its speed."""
-    gpu = device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(device) if gpu else platform.processor() or "CPU",
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda if gpu else None,
-        "cudnn": torch.backends.cudnn.version() if gpu else None,
-        "flash_attn_2": _version("flash-attn", "flash_attn"),
-        "flash_attn_4": _version("flash-attn-4", "flash_attn.cute"),
-    }
-
-
-def _version(package, module):
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # unpacked by hand, or not there
-        try:
-            return getattr(importlib.import_module(module), "__version__", None)
-        except (ImportError, OSError, AttributeError):
-            return None
-
-
-def spread(name, values):
-    """{name: median, name_low: smallest, name_high: largest}, to five digits."""
-    values = sorted(values)
-    found = {name: statistics.median(values), f"{name}_low": values[0], f"{name}_high": values[-1]}
-    return {key: float(f"{value:.5g}") for key, value in found.items()}
-
-
-def failure(call):
-    """Run the call once, which also compiles and warms up. None, or why it failed, in one line.
-
-    Any error counts: one size that does not fit, or one kernel that cannot, must not end the rest.
-    """
-    try:
-        call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return None
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return why
-
-
-def elapsed_ms(call, repeats, device):
-    """Milliseconds of one call, the mean of ``repeats`` in a row: a GPU's queue stays filled."""
-    if device.type != "cuda":
-        start = time.perf_counter()
-        for _ in range(repeats):
-            call()
-        return 1e3 * (time.perf_counter() - start) / repeats
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    start.record()
-    for _ in range(repeats):
-        call()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / repeats
-
-
-def time_rounds(calls, rounds, repeats, device):
-    """name -> milliseconds of its call in each round; every round times each call in turn."""
-    times = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(elapsed_ms(call, repeats, device))
-    return times
-
-
-def peak_gb(call, baseline):
-    """The most memory that PyTorch held during the call, in GB over ``baseline`` bytes."""
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - baseline) / 1e9
-
+from minidiff.variants import VARIANTS, variant
 
 # ---- Operations --------------------------------------------------------------------------------
 
@@ -173,18 +31,18 @@ def peak_gb(call, baseline):
 class OpsBench:
     """Forward and backward of attention alone: softmax and DIFF V2, in every backend."""
 
-    out: str = "runs/bench/ops.json"  # results; the figure goes beside it
+    out: str = "runs/bench/ops.json"  # the results; the figure goes beside them
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
-    backends: tuple[str, ...] = ("naive", "sdpa", "flash2", "flash4")  # what to compare
+    backends: tuple[str, ...] = ("naive", "sdpa", "flash2", "flash4")  # what is compared
     shapes: tuple[tuple[int, int, int], ...] = (
         (16, 4, 64), (16, 4, 128), (8, 2, 64), (8, 4, 32),
     )  # heads h, key/value heads h_kv, head size d  # fmt: skip
     lengths: tuple[int, ...] = (1024, 4096)  # T
     tokens: int = 32768  # B * T, the same for every length
-    compile: bool = True  # also time the differential step compiled into one kernel
-    rounds: int = 7  # a figure is the median of so many
-    repeats: int = 3  # calls in a row, in each round
-    naive_gb: float = 6.0  # largest float32 attention map that the naive backend is asked to store
+    compile: bool = True  # also time the differential step under torch.compile
+    rounds: int = 7  # a number is the median of so many
+    repeats: int = 3  # calls in a row in each round
+    naive_gb: float = 6.0  # the largest attention maps that the naive backend is asked to store
     memory_lengths: tuple[int, ...] = (1024, 2048, 4096, 8192, 16384, 32768, 65536)  # T, at B = 1
 
     CPU: ClassVar = {
@@ -193,55 +51,56 @@ class OpsBench:
     }  # fmt: skip
 
 
-OPS = {  # name: (query heads for each output head, the step after attention)
+OPS = {  # name: (query heads for each output head, the step that follows attention)
     "softmax_h": (1, None),
     "softmax_2h": (2, None),
-    "diff_v2 eager": (2, "eager"),
-    "diff_v2 compiled": (2, "compiled"),
+    "diff_v2": (2, "eager"),
+    "diff_v2_compiled": (2, "compiled"),
 }
 
 
 def ops(config=None):
-    """Time the operations, and measure peak memory against T. Returns what the JSON file holds.
+    """Time operations, and measure their peak memory against T. Returns what the JSON file holds.
 
-    A row is a time ("op", "ms", "tflops"), a peak ("op": "memory", "T", "peak_gb") or the power of
-    T with which a backend's memory grows ("op": "memory exponent"). TFLOP/s count what the formula
-    needs, six T d operations a token and query head, not what a kernel computes twice.
+    A row is a time ("ms", "tflops"), the peak memory of "diff_v2" at one T ("peak_gb"), or the
+    power of T with which that grows ("exponent"). TFLOP/s count what the formula needs, 6 T d for
+    each token and query head (the causal half), not what a kernel computes twice.
     """
-    config = config or defaults(OpsBench)
+    config = config or tools.defaults(OpsBench)
+    tools.check_names("backend", config.backends, BACKENDS)
     device = pick_device(config.device)
-    columns = {"op": 17, "backend": 8, "h": 3, "h_kv": 4, "d": 4, "B": 4, "T": 6,
-               "ms": 9, "ms_low": 9, "ms_high": 9, "tflops": 7, "peak_gb": 8, "exponent": 8}  # fmt: skip
-    report = Report(config, device, columns, "forward and backward, causal; TFLOP/s of the formula")
+    columns = ("op:16 backend:7 h:3 h_kv:4 d:4 B:4 T:6 ms:8 ms_low:8 ms_high:8 tflops:7 peak_gb:8 "
+               "exponent:8")  # fmt: skip
+    report = tools.Report(config, device, columns.split(), ops.__doc__)
     for shape in config.shapes:
         for T in config.lengths:
-            torch.compiler.reset()  # a shape gets its own kernels, not ones for any shape
+            torch.compiler.reset()  # or the second shape gets a kernel that fits any shape
             for row in _time_operations(config, device, shape, T):
                 report.add(row)
-    if device.type == "cuda":  # PyTorch counts no memory on a CPU
+    if device.type == "cuda":  # PyTorch does not count a CPU's memory
         for backend in config.backends:
-            for row in _memory(config, device, backend):
+            for row in _memory_against_length(config, device, backend):
                 report.add(row)
-    return report.finish(_draw_ops)
+    return report.finish(draw_ops)
 
 
-def _inputs(device, B, T, shape):
-    """q (B, T, 2h, d), k, v (B, T, h_kv, d), lambda's logit (B, T, h): leaves with gradients."""
-    h, h_kv, d = shape
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    sizes = ((B, T, 2 * h, d), (B, T, h_kv, d), (B, T, h_kv, d), (B, T, h))
+def _operation(device, B, T, shape, backend, query_heads=2, step=None):
+    """A function that runs attention, the step and the backward of both, on random inputs."""
+    (h, h_kv, d), dtype = shape, torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.manual_seed(0)
-    return [torch.randn(s, device=device, dtype=dtype, requires_grad=True) for s in sizes]
-
-
-def _operation(q, k, v, lam_logit, backend, step=None):
-    """A function that runs attention, the step, and both backward, once."""
-    inputs = (q, k, v, lam_logit) if step else (q, k, v)
-    grad = torch.randn_like(q[:, :, ::2] if step else q)
+    heads_and_size = ((query_heads * h, d), (h_kv, d), (h_kv, d), (h,))
+    q, k, v, lam_logit = inputs = [
+        torch.randn(B, T, *size, device=device, dtype=dtype, requires_grad=True)
+        for size in heads_and_size
+    ]
+    grad = torch.randn(B, T, h if step else query_heads * h, d, device=device, dtype=dtype)
 
     def call():
         out = attention(q, k, v, backend=backend)
-        torch.autograd.grad(step(out, lam_logit) if step else out, inputs, grad)
+        if step:
+            torch.autograd.grad(step(out, lam_logit), inputs, grad)
+        else:
+            torch.autograd.grad(out, inputs[:3], grad)
 
     return call
 
@@ -249,76 +108,182 @@ def _operation(q, k, v, lam_logit, backend, step=None):
 def _time_operations(config, device, shape, T):
     h, h_kv, d = shape
     B = max(1, config.tokens // T)
-    q, k, v, lam_logit = _inputs(device, B, T, shape)
-    half = q.detach()[:, :, :h].contiguous().requires_grad_()  # softmax with h query heads
     steps = {None: None, "eager": differential, "compiled": torch.compile(differential)}
-    calls = {}
+    calls, rows = {}, {}
     for backend in config.backends:
-        if backend == "naive" and 8 * B * h * T * T > config.naive_gb * 1e9:
-            continue  # 2h maps of T * T numbers of 4 bytes
+        if backend == "naive" and 4 * B * 2 * h * T * T > config.naive_gb * 1e9:
+            continue  # 2h maps of T * T float32 numbers
         for op, (query_heads, step) in OPS.items():
             if step == "compiled" and not config.compile:
                 continue
-            queries = q if query_heads == 2 else half
-            call = _operation(queries, k, v, lam_logit, backend, steps[step])
-            if error := failure(call):
-                yield {"op": op, "backend": backend, "h": h, "h_kv": h_kv, "d": d, "B": B, "T": T,
-                       "error": error}  # fmt: skip
+            row = {"op": op, "backend": backend, "h": h, "h_kv": h_kv, "d": d, "B": B, "T": T}
+            call = _operation(device, B, T, shape, backend, query_heads, steps[step])
+            if error := tools.attempt(call)[1]:
+                yield row | {"error": error}
             else:
-                calls[op, backend] = call
-    times = time_rounds(calls, config.rounds, config.repeats, device)
-    for (op, backend), ms in times.items():
-        operations = theory.train_flops_per_token(0, 1, OPS[op][0] * h, d, T) * B * T
-        row = {"op": op, "backend": backend, "h": h, "h_kv": h_kv, "d": d, "B": B, "T": T}
-        tflops = operations / statistics.median(ms) / 1e9
-        yield row | spread("ms", ms) | {"tflops": float(f"{tflops:.4g}")}
+                calls[op, backend], rows[op, backend] = call, row
+    for key, ms in tools.time_rounds(calls, config.rounds, config.repeats, device).items():
+        per_token = theory.train_flops_per_token(0, 1, OPS[key[0]][0] * h, d, T)
+        tflops = per_token * B * T / statistics.median(ms) / 1e9
+        yield rows[key] | tools.spread("ms", ms) | {"tflops": tools.rounded(tflops)}
 
 
-def _memory(config, device, backend):
+def _memory_against_length(config, device, backend):
     shape, points = config.shapes[0], []
-    row = {"backend": backend, "h": shape[0], "h_kv": shape[1], "d": shape[2], "B": 1}
+    row = {"op": "diff_v2", "backend": backend, "h": shape[0], "h_kv": shape[1], "d": shape[2]}
     for T in config.memory_lengths:
-        call = _operation(*_inputs(device, 1, T, shape), backend, differential)
-        if error := failure(call):
-            yield row | {"op": "memory", "T": T, "error": error}
-            break  # longer ones will not fit either
-        gigabytes = peak_gb(call, torch.cuda.memory_allocated())
+        call = _operation(device, 1, T, shape, backend, step=differential)
+        if error := tools.attempt(call)[1]:
+            yield row | {"B": 1, "T": T, "error": error}
+            break  # what is longer will not fit either
+        gigabytes = tools.peak_gb(call)
         points.append((math.log(T), math.log(gigabytes)))
-        yield row | {"op": "memory", "T": T, "peak_gb": float(f"{gigabytes:.4g}")}
+        yield row | {"B": 1, "T": T, "peak_gb": gigabytes}
     if len(points) > 1:
-        exponent = statistics.linear_regression(*zip(*points, strict=True)).slope
-        yield row | {"op": "memory exponent", "exponent": float(f"{exponent:.3g}")}
-
-
-def _draw_ops(data):
-    import matplotlib.pyplot as plt
-
-    from minidiff import plots
-
-    rows = [row for row in data["rows"] if "ms" in row]
-    with plt.rc_context(plots.STYLE):
-        fig, (speed, memory) = plt.subplots(1, 2, figsize=(15, 6), width_ratios=(2, 1))
-        cases = sorted({(r["h"], r["h_kv"], r["d"], r["T"]) for r in rows})
-        series = sorted({(r["backend"], r["op"]) for r in rows})
-        for i, (backend, op) in enumerate(series):
-            found = {(r["h"], r["h_kv"], r["d"], r["T"]): r["tflops"] for r in rows
-                     if (r["backend"], r["op"]) == (backend, op)}  # fmt: skip
-            places = [x + 0.8 * (i + 0.5) / len(series) - 0.4 for x in range(len(cases))]
-            heights = [found.get(case, 0) for case in cases]
-            shade = plt.get_cmap("tab20")(i % 20)
-            speed.bar(places, heights, 0.8 / len(series), color=shade, label=f"{backend}, {op}")
-        speed.set_xticks(range(len(cases)), [f"{h},{g},{d}\nT={T}" for h, g, d, T in cases])
-        speed.set(xlabel="h, h_kv, d and T", ylabel="TFLOP/s", title="Forward and backward")
-        speed.legend(fontsize=9, ncols=2)
-        for backend in {row["backend"]: None for row in data["rows"]}:
-            line = [(r["T"], r["peak_gb"]) for r in data["rows"]
-                    if r["backend"] == backend and "peak_gb" in r]  # fmt: skip
-            if line:
-                memory.loglog(*zip(*line, strict=True), "o-", base=2, label=backend)
-        memory.set(xlabel="T", ylabel="peak memory (GB)", title="Memory, B = 1")
-        if memory.lines:
-            memory.legend()
-    return fig
+        slope = statistics.linear_regression(*zip(*points, strict=True)).slope
+        yield row | {"exponent": tools.rounded(slope, 3)}
 
 
 # ---- Training steps ----------------------------------------------------------------------------
+
+SIZES = {  # name: (the model of DIFF V2, sequences in a step)
+    "tiny": (GPTConfig(n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=32, block_size=32), 2),
+    "25m": (GPTConfig(n_layer=8, n_head=8, n_kv_head=2, head_dim=64, n_embd=512,
+                      block_size=1024), 64),
+    "350m": (GPTConfig(n_layer=24, n_head=16, n_kv_head=4, head_dim=64, n_embd=1024,
+                       block_size=2048), 16),
+    "1b_layers": (GPTConfig(n_layer=5, n_head=16, n_kv_head=4, head_dim=128, n_embd=2048,
+                            block_size=4096), 4),  # as wide as a 1B model, but not as deep
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainBench:
+    """Whole training steps of DIFF V2 and of what it is compared with, interleaved."""
+
+    out: str = "runs/bench/train.json"  # the results; the figure goes beside them
+    device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
+    sizes: tuple[str, ...] = ("25m", "350m", "1b_layers")  # of SIZES in bench.py
+    variants: tuple[str, ...] = (
+        "softmax_1.5h", "diff_v2", "published", "softmax_h", "softmax_2h", "diff_v1",
+    )  # of variants.py; "published" is DIFF V2 by flash-attn 2, nothing compiled  # fmt: skip
+    backend: str = "auto"  # how all but "published" compute attention
+    compile: str = "blocks"  # blocks, model or none
+    rounds: int = 7  # a number is the median of so many
+    steps: int = 4  # training steps in a row in each round
+    peak_tflops: float | None = None  # dense bf16 peak; None: 989 on an H100 or H200, else no MFU
+    profile: bool = False  # also list the kernels of DIFF V2 by time, at the first size
+
+    CPU: ClassVar = {"sizes": ("tiny",), "compile": "none", "steps": 1, "rounds": 3}
+
+
+def train(config=None):
+    """Time training steps: forward, backward, clipping, AdamW. Returns what the JSON file holds.
+
+    Autocast to bfloat16 on a GPU. The batch is random and lies on the device: no data are read.
+    Operations are those of theory.train_flops_per_token: 6 for every weight of a matmul, the tied
+    output embedding included, and attention over the causal half. MFU is their rate over the dense
+    bf16 peak. peak_gb: weights, gradients, AdamW's state and activations. Ratios are of tokens/s.
+    """
+    config = config or tools.defaults(TrainBench)
+    tools.check_names("size", config.sizes, SIZES)
+    tools.check_names("variant", config.variants, [*VARIANTS, "published"])
+    tools.check_names("compile", [config.compile], ["blocks", "model", "none"])
+    device = pick_device(config.device)
+    columns = ("size:9 variant:12 backend:7 compile:7 ms:8 tokens_per_s:12 tflops:7 mfu:6 "
+               "peak_gb:7 vs_softmax_1.5h:15 vs_published:12 warm_up_s:9")  # fmt: skip
+    report = tools.Report(config, device, columns.split(), train.__doc__)
+    for size in config.sizes:
+        torch.compiler.reset()  # or the second size gets kernels that fit any size
+        steps, rows = {}, {}
+        for name in config.variants:
+            built, error = tools.attempt(partial(_prepare, config, device, size, name))
+            if error:
+                report.add({"size": size, "variant": name, "error": error})
+            else:
+                steps[name], rows[name] = built
+        for name in list(steps):  # does each still fit, now that all models are there?
+            if error := tools.attempt(steps[name])[1]:
+                del steps[name]
+                report.add({"size": size, "variant": name, "error": error})
+        times = tools.time_rounds(steps, config.rounds, config.steps, device)
+        for name, ms in times.items():
+            row = rows[name] | tools.spread("ms", ms) | _speed(config, device, rows[name], ms)
+            for other in {"softmax_1.5h", "published"} & set(times):
+                row |= tools.ratios(f"vs_{other}", times, other, name)
+            report.add(row)
+        if config.profile and size == config.sizes[0] and "diff_v2" in steps:
+            report.data["profile"] = kernel_times(steps["diff_v2"], device)
+            report.write()
+            print(*report.data["profile"], sep="\n")
+    return report.finish(draw_train)
+
+
+def _prepare(config, device, size, name):
+    """Build and warm up a model: (a function that makes one training step, facts for its row)."""
+    (shape, batch), published = SIZES[size], name == "published"
+    shape = variant(shape, "diff_v2" if published else name)
+    backend = "flash2" if published and device.type == "cuda" else config.backend
+    how = "none" if published else config.compile
+    baseline = torch.cuda.memory_allocated() if device.type == "cuda" else None
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    torch.manual_seed(0)
+    with device:
+        model = GPT(dataclasses.replace(shape, backend=backend))
+    optimizer = make_optimizer(model, TrainConfig(lr=3e-4))
+    if how == "blocks":
+        for block in model.blocks:
+            block.compile()
+    forward = torch.compile(model) if how == "model" else model
+    tokens = torch.randint(shape.vocab_size, (batch, shape.block_size + 1), device=device)
+
+    def step():
+        training_step(forward, optimizer, [tokens[:, :-1]], [tokens[:, 1:]], grad_clip=1.0)
+
+    start = time.perf_counter()
+    step()
+    row = {"warm_up_s": tools.rounded(time.perf_counter() - start, 3)}
+    step()
+    if device.type == "cuda":
+        row["peak_gb"] = tools.peak_gb(step, baseline)
+    return step, row | {
+        "size": size, "variant": name, "compile": how,
+        "backend": choose_backend(backend, device, dtype, shape.head_dim),
+        "params": sum(p.numel() for p in model.parameters()),
+        "flops_per_token": flops_per_token(model), "tokens_per_step": batch * shape.block_size,
+    }  # fmt: skip
+
+
+def flops_per_token(model):
+    """Operations of forward and backward for one token of a GPT, as :func:`train` counts them."""
+    c, matmul_weights = model.config, sum(p.numel() for p in model.parameters() if p.dim() == 2)
+    return theory.train_flops_per_token(
+        matmul_weights, c.n_layer, tools.counted_heads(c), c.head_dim, c.block_size
+    )
+
+
+def _speed(config, device, row, ms):
+    """Tokens/s, TFLOP/s and MFU of steps that took so many milliseconds, by their median."""
+    known = device.type == "cuda" and any(
+        name in torch.cuda.get_device_name(device) for name in ("H100", "H200")
+    )
+    peak = config.peak_tflops or (989.0 if known else None)
+    per_second = 1e3 * row["tokens_per_step"] / statistics.median(ms)
+    tflops = per_second * row["flops_per_token"] / 1e12
+    mfu = tools.rounded(tflops / peak) if peak else None
+    return {"tokens_per_s": tools.rounded(per_second), "tflops": tools.rounded(tflops), "mfu": mfu}
+
+
+def kernel_times(step, device, limit=25):
+    """Lines "ms share calls kernel" of one step, by time on the device, largest first."""
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[getattr(activity, kind.upper())]) as profiler:
+        step()
+        if kind == "cuda":
+            torch.cuda.synchronize()
+    field = "self_device_time_total" if kind == "cuda" else "self_cpu_time_total"
+    found = [(getattr(event, field), event.count, event.key) for event in profiler.key_averages()]
+    total = sum(time for time, _, _ in found)
+    top = sorted(found, reverse=True)[:limit]
+    return [f"{t / 1e3:8.3f} ms {t / total:6.1%} {n:5d}x {name[:110]}" for t, n, name in top]

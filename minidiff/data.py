@@ -4,10 +4,12 @@ A token is a byte (0..255); one more token, BOS, is always the last id of the vo
 window starts with BOS: a token that carries no content is where an attention sink forms, and
 without one there is nothing to study.
 
-``open_data`` takes the sources of this course: "stdlib" (the Python sources that lie on every
-machine with Python), any text file or folder, and a folder in nanoGPT's format.
+``open_data`` takes the sources of this course: "stdlib" (Python's own sources, which lie on every
+machine with Python), "python" (those and all installed packages: larger), any text file or folder,
+and a folder in nanoGPT's format.
 """
 
+import functools
 import hashlib
 import sysconfig
 from dataclasses import dataclass, field
@@ -47,10 +49,8 @@ class Split:
             take = min(count, size + 1 - offset)
             if offset == 0:
                 pieces.append([self.bos])
-            skip = first + max(offset - 1, 0)
-            wanted = take - (offset == 0)
-            item = np.dtype(self.dtype).itemsize
-            pieces.append(np.fromfile(path, self.dtype, wanted, offset=skip * item))
+            begin, end = first + max(offset - 1, 0), first + offset - 1 + take
+            pieces.append(_mapped(path, self.dtype)[begin:end])
             start, count, i = start + take, count - take, i + 1
         return np.concatenate(pieces).astype(np.int64)
 
@@ -88,38 +88,37 @@ def open_data(source="stdlib", vocab_size=257, block_size=256):
     """Open a text source for training; reads only directory entries (and checks nanoGPT's tokens).
 
     Args:
-        source: "stdlib"; a text file; a folder of text files; or a folder with train.bin and
-            val.bin, uint16 tokens as nanoGPT writes them.
+        source: "stdlib" or "python"; a text file; a folder of text files; or a folder with
+            train.bin and val.bin, uint16 tokens as nanoGPT writes them.
         vocab_size: tokens of the data plus one for BOS: 257 for text.
         block_size: every split must be longer than one window of this many tokens.
     Raises:
         DataError: missing, empty, too short, unreadable, or tokens outside the vocabulary.
     """
-    bos = vocab_size - 1
-    folder = Path(sysconfig.get_paths()["stdlib"]) if source == "stdlib" else Path(source)
-    if not folder.exists():
+    bos, roots = vocab_size - 1, [Path(source)]
+    if source in ("stdlib", "python"):
+        paths = sysconfig.get_paths()
+        where = ["stdlib"] if source == "stdlib" else ["stdlib", "purelib", "platlib"]
+        roots = sorted({Path(paths[key]) for key in where})
+        files = {f for root in roots for f in root.rglob("*.py") if _own(f, root)}
+    elif not roots[0].exists():
         raise DataError(f"--data {source}: no such file or folder; 'stdlib' needs no file at all")
-    if (folder / "train.bin").exists():
-        return _open_nanogpt(folder, bos, block_size)
+    elif (roots[0] / "train.bin").exists():
+        return _open_nanogpt(roots[0], bos, block_size)
+    elif roots[0].is_dir():
+        files = [f for f in roots[0].rglob("*") if f.is_file() and _is_text(f, roots[0])]
+    else:
+        files = roots
     if vocab_size < 257:
         raise DataError(f"--vocab-size {vocab_size}: text is bytes and BOS, so 257 tokens")
-    if source == "stdlib":
-        files = [
-            f for f in folder.rglob("*.py") if not {"site-packages", "dist-packages"} & {*f.parts}
-        ]
-    elif folder.is_dir():
-        files = [f for f in folder.rglob("*") if f.is_file() and not _hidden(f, folder)]
-        files = [f for f in files if _is_text(f)]
-    else:
-        files = [folder]
     documents = [(f, 0, f.stat().st_size) for f in sorted(files) if f.stat().st_size > 0]
     if not documents:
         raise DataError(
             f"--data {source}: no text in it (empty, hidden and binary files are left out)"
         )
-    train, val = _split(documents, folder)
+    train, val = _split(documents, roots)
     return _corpus(
-        Split(train, np.uint8, bos), Split(val, np.uint8, bos), source, folder, block_size
+        Split(train, np.uint8, bos), Split(val, np.uint8, bos), source, roots, block_size
     )
 
 
@@ -133,7 +132,23 @@ def decode(tokens):
     return bytes(t for t in tokens.tolist() if t < 256).decode(errors="replace")
 
 
-def _split(documents, folder):
+@functools.lru_cache(maxsize=8192)
+def _mapped(path, dtype):
+    """The file as an array that the system reads page by page, when a window touches it."""
+    return np.memmap(path, dtype, "r").view(np.ndarray)
+
+
+def _name(path, roots):
+    """The document's name, which is the same wherever its root folder lies."""
+    return next(path.relative_to(root).as_posix() for root in roots if path.is_relative_to(root))
+
+
+def _own(path, root):
+    """Whether a Python file belongs to this root and not to packages installed inside it."""
+    return not {"site-packages", "dist-packages"} & set(path.relative_to(root).parts)
+
+
+def _split(documents, roots):
     """Whole documents go to validation, in the order of a hash of their names, up to a tenth."""
     if len(documents) == 1:
         path, _, size = documents[0]
@@ -141,7 +156,7 @@ def _split(documents, folder):
         return [(path, 0, cut)], [(path, cut, size - cut)]
 
     def shuffled(document):
-        return hashlib.sha256(document[0].relative_to(folder).as_posix().encode()).digest()
+        return hashlib.sha256(_name(document[0], roots).encode()).digest()
 
     documents = sorted(documents, key=shuffled)
     filled = np.cumsum([size for _, _, size in documents])
@@ -169,37 +184,30 @@ def _open_nanogpt(folder, bos, block_size):
                 "BOS), or write the file as uint16 if it has another type"
             )
         splits.append(Split([(path, 0, len(tokens))], np.uint16, bos))
-    return _corpus(*splits, str(folder), folder, block_size)
+    return _corpus(*splits, str(folder), [folder], block_size)
 
 
-def _corpus(train, val, name, folder, block_size):
+def _corpus(train, val, source, roots, block_size):
     for split, what in ((train, "training"), (val, "validation")):
         if len(split) < block_size + 2:
             raise DataError(
-                f"--data {name}: {len(split)} {what} tokens are fewer than one window of "
+                f"--data {source}: {len(split)} {what} tokens are fewer than one window of "
                 f"{block_size + 1}; give more text or a smaller --block-size"
             )
-        try:
-            for path, _, _ in split.documents:
-                path.open("rb").close()
-        except OSError as error:
-            raise DataError(
-                f"--data {name}: cannot read {error.filename}: {error.strerror}"
-            ) from None
     listing = hashlib.sha256()
     for path, first, count in train.documents + val.documents:
-        listing.update(
-            f"{path.relative_to(folder) if path != folder else ''}:{first}:{count};".encode()
-        )
-    return Corpus(train, val, name, listing.hexdigest()[:16])
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise DataError(f"--data {source}: cannot read {path}: {error.strerror}") from None
+        listing.update(f"{_name(path, roots)}:{first}:{count};".encode())
+    return Corpus(train, val, source, listing.hexdigest()[:16])
 
 
-def _hidden(path, folder):
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-
-def _is_text(path):
-    """Binary files almost always have a zero byte near their start."""
+def _is_text(path, root):
+    """Neither hidden nor binary: binary files almost always have a zero byte near their start."""
+    if any(part.startswith(".") for part in path.relative_to(root).parts):
+        return False
     try:
         with path.open("rb") as file:
             return b"\0" not in file.read(8192)

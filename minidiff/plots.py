@@ -29,7 +29,7 @@ STYLE = {
     "lines.linewidth": 2.5,
     "lines.markersize": 9,
     "lines.markeredgecolor": "white",
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
 }
 COLOURS = {  # keys: the names in minidiff.variants
     "softmax": "#0072B2",
@@ -131,9 +131,10 @@ def rms_against_n(points, *, lam=None, rho=0.0):
         lam: lambda of the DIFF V2 band; None leaves it out. rho: correlation of the values.
     """
     fig, ax = plt.subplots()
-    largest = max(np.max(n) for n, *_ in points.values())
+    largest = max(max(n) for n, *_ in points.values())
     rms_bands(ax, np.geomspace(1, max(largest, 2), 60), lam, rho)
     for label, (n, rms, *spread) in points.items():
+        n, rms, *spread = (np.asarray(column) for column in (n, rms, *spread))
         ax.errorbar(n, rms, *spread, fmt="o", capsize=4, color=colour(label), label=label)
     ax.legend(loc="lower left")
     return fig
@@ -153,7 +154,7 @@ def rms_bands(ax, n, lam=None, rho=0.0):
             ax.plot(n, bound, color=colour(label), linewidth=1.5)
     ax.set(xscale="log", yscale="log", xlabel="n, tokens the query sees", ylabel="context RMS")
     ax.xaxis.set_major_locator(LogLocator(4, numticks=20))
-    ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 3), numticks=20))
+    ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=20))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
@@ -179,10 +180,11 @@ def bounds_over_lambda(n):
 @styled
 def lambda_map(lam, tokens=None):
     """Heat map of lambda (T, h): tokens run to the right, one row for each head."""
-    n_tokens, h = np.shape(lam)
+    lam = np.asarray(lam)
+    n_tokens, h = lam.shape
     fig, ax = plt.subplots(figsize=(13, 1.9 + 0.42 * h))
     look = {"vmin": 0, "vmax": 1, "cmap": "cividis", "interpolation": "none"}
-    fig.colorbar(ax.imshow(np.transpose(lam), aspect="auto", **look), ax=ax, label="λ")
+    fig.colorbar(ax.imshow(lam.T, aspect="auto", **look), ax=ax, label="λ")
     ax.set(xlabel="token", ylabel="head")
     ax.grid(visible=False)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
@@ -195,7 +197,7 @@ def lambda_histogram(groups):
     """How lambda is distributed: label, such as a layer -> values, one row for each."""
     fig, axes = plt.subplots(len(groups), figsize=(10, 1.2 + 0.9 * len(groups)), sharex=True)
     for ax, (label, lam) in zip(np.atleast_1d(axes), groups.items(), strict=True):
-        ax.hist(np.ravel(lam), bins=50, range=(0, 1), color=colour("diff_v2"))
+        ax.hist(np.asarray(lam).ravel(), bins=50, range=(0, 1), color=colour("diff_v2"))
         ax.axvline(0.5, **DASHED)
         ax.set_ylabel(label, rotation=0, ha="right", va="center")
         ax.set(yticks=[], xlim=(0, 1))
@@ -235,7 +237,7 @@ def attention_maps(maps, tokens=None, lam=None, limit=None):
     fig.colorbar(picture, ax=[axes[t] for t in maps], label="weight", extend="both", shrink=0.85)
     if lam is not None:
         ax = axes["λ"]
-        ax.bar(range(n_tokens), lam, color=colour("diff_v2"))
+        ax.bar(range(n_tokens), np.asarray(lam), color=colour("diff_v2"))
         ax.axhline(0.5, **DASHED)
         ax.set(ylim=(0, 1), yticks=(0, 0.5, 1), xlim=(-0.6, n_tokens - 0.4))
         ax.set(ylabel="λ", xlabel="query token")
@@ -270,11 +272,12 @@ def sink_bars(shares, threshold=0.3):
     size = (12, 1 + 1.9 * len(shares))
     fig, axes = plt.subplots(len(shares), figsize=size, sharex=True, sharey=True)
     for ax, (label, share) in zip(np.atleast_1d(axes), shares.items(), strict=True):
-        n_layer, h = np.shape(share)
+        share = np.asarray(share)
+        n_layer, h = share.shape
         x = np.arange(n_layer)[:, None] + 0.85 * ((np.arange(h) + 0.5) / h - 0.5)  # layer, head
-        ax.bar(np.ravel(x), np.ravel(share), color=colour(label), width=0.75 / h)
+        ax.bar(x.ravel(), share.ravel(), color=colour(label), width=0.75 / h)
         ax.axhline(threshold, **DASHED)
-        ax.set_title(f"{label}: mean {np.mean(share):.2f}, worst head {np.max(share):.2f}")
+        ax.set_title(f"{label}: mean {share.mean():.2f}, worst head {share.max():.2f}")
         ax.set(ylim=(0, 1), yticks=(0, 0.5, 1), xticks=range(n_layer))
         ax.grid(axis="x", visible=False)
     ax.set_xlabel("layer (one bar for each head)")

@@ -20,7 +20,8 @@ export const effectiveTokens = (row) => 1 / sumOver(row, (w) => w * w);
 export function rmsBounds(n, lam = null, rho = 0) {
   const total = 1 - (lam ?? 0);
   const highest = n > 1 ? Math.sqrt(1 + (lam ?? 0) ** 2) : total;
-  return [total / Math.sqrt(n), highest].map((b) => Math.sqrt((1 - rho) * b * b + rho * total * total));
+  const correlated = (bound) => Math.sqrt((1 - rho) * bound * bound + rho * total * total);
+  return [correlated(total / Math.sqrt(n)), correlated(highest)];
 }
 
 // softmax of one logit that stands `gap` above n - 1 equal ones: [weight of the peak, of the rest]

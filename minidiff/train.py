@@ -23,7 +23,7 @@ class TrainConfig:
 
     model: GPTConfig = field(default_factory=GPTConfig)
     out: str = "runs"  # the run folder (on the command line: with a folder for each model in it)
-    data: str = "stdlib"  # Python's own sources, a text file or folder, or nanoGPT's .bin folder
+    data: str = "stdlib"  # stdlib, python (all packages too), a text file or folder, or .bin
     steps: int = 600  # optimizer steps
     batch_size: int = 8  # sequences in a step, over all processes and micro-steps
     grad_accum: int = 1  # micro-steps that a step is cut into, where memory is short
@@ -67,7 +67,7 @@ PRESETS = {
     "laptop": TrainConfig(),
     "gpu": TrainConfig(
         model=GPTConfig(n_layer=8, n_head=8, n_kv_head=2, head_dim=64, n_embd=512, block_size=1024),
-        steps=2000, batch_size=64, warmup_steps=100, eval_every=250, save_every=500,
+        data="python", steps=2000, batch_size=64, warmup_steps=100, eval_every=250, save_every=500,
     ),
 }  # fmt: skip
 

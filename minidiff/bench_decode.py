@@ -1,0 +1,294 @@
+"""Speed of decoding one token at a time: attention alone, a whole model, and ``generate``.
+
+Decoding reads the whole KV cache for every token and computes little with it: memory decides. DIFF
+V2 keeps the cache of softmax with h heads and asks it twice as many queries: where a kernel loads
+every key once for all query heads of its group, that costs no time (claim 6).
+"""
+
+import json
+import math
+import statistics
+import sys
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+
+from minidiff import bench_tools as tools
+from minidiff import theory
+from minidiff.attention import attention
+from minidiff.backends import cached_attention
+from minidiff.bench import SIZES
+from minidiff.bench_figures import draw_decode
+from minidiff.generate import Decoder, KVCache
+from minidiff.model import ATTENTION, GPT, GPTConfig, rope_angles
+from minidiff.train import pick_device
+from minidiff.variants import VARIANTS, variant
+
+
+@dataclass(frozen=True)
+class DecodeBench:
+    """Decoding with softmax, DIFF V2 and DIFF V1 from caches of one size."""
+
+    out: str = "runs/bench/decode.json"  # the results; the figure goes beside them
+    device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
+    batches: tuple[int, ...] = (1, 8, 64)  # sequences decoded together
+    contexts: tuple[int, ...] = (2048, 8192, 32768, 131072)  # tokens in the cache
+    variants: tuple[str, ...] = ("softmax_h", "diff_v2", "diff_v1", "softmax_2h")
+    kernels: tuple[str, ...] = ("cached", "sdpa")  # cached (what generate calls), sdpa, flash4
+    steps: bool = True  # also time whole steps of a model
+    generate: bool = True  # also time generate(), with the 25M model
+    n_layer: int = 8  # of the model; attention alone is that of one layer
+    n_head: int = 16  # heads h of DIFF V2
+    n_kv_head: int = 4  # key/value heads h_kv
+    head_dim: int = 128  # d
+    n_embd: int = 2048  # D
+    rounds: int = 9  # a number is the median of so many
+    repeats: int = 5  # passes, or tokens, in a row in each round
+    rotate_gb: float = 1.0  # attention alone goes round caches of so much: more than L2 holds
+    own_process: bool = True  # every size in a process of its own: a crash costs one size
+    time_limit_s: float = 90.0  # for such a process
+
+    CPU: ClassVar = {
+        "batches": (1, 2), "contexts": (64, 128), "kernels": ("cached",), "n_layer": 2, "n_head": 4,
+        "n_kv_head": 2, "head_dim": 16, "n_embd": 64, "rounds": 3, "repeats": 2, "rotate_gb": 0.0,
+        "own_process": False,
+    }  # fmt: skip
+
+    def model(self, name, block_size):
+        """The GPTConfig of a variant."""
+        shape = GPTConfig(
+            n_layer=self.n_layer, n_head=self.n_head, n_kv_head=self.n_kv_head,
+            head_dim=self.head_dim, n_embd=self.n_embd, block_size=block_size,
+        )  # fmt: skip
+        return variant(shape, name)
+
+
+def decode(config=None):
+    """Time decoding. Returns what the JSON file holds.
+
+    Rows by "what": "generate", the 25M model at batch 1, prompt and recording included; "copy", a
+    large copy on the device, bytes read and written; "attention", that of one layer, replayed from
+    a CUDA graph; "step", all that a model does for a token, by generate.Decoder. ms is for a token
+    of every sequence. gb_per_s counts keys and values once (a step: the weights too); of_copy is
+    its share of the copy. DIFF V1 must load its values twice, and its keys too with kernels that
+    want them equally wide. vs_softmax_h is a ratio of times, differs the relative difference of a
+    kernel's output from that of "cached".
+    """
+    config = config or tools.defaults(DecodeBench)
+    tools.check_names("variant", config.variants, VARIANTS)
+    tools.check_names("kernel", config.kernels, KERNELS)
+    for name in config.variants:
+        config.model(name, 8)  # refuses heads that do not fit
+    columns = ("what:9 variant:12 kernel:7 batch:5 context:7 ms:9 ms_low:9 ms_high:9 "
+               "tokens_per_s:12 gb_per_s:8 of_copy:7 vs_softmax_h:12 differs:8")  # fmt: skip
+    report = tools.Report(config, pick_device(config.device), columns.split(), decode.__doc__)
+    jobs = ["generate"] if config.generate else []
+    jobs += [(batch, context) for context in config.contexts for batch in config.batches]
+    if config.own_process:
+        requests = [[asdict(config), job] for job in jobs]
+        rows = tools.in_own_processes("minidiff.bench_decode", requests, config.time_limit_s)
+    else:
+        rows = (row for job in jobs for row in measure(config, job))
+    for row in rows:
+        report.add(row)
+    return report.finish(draw_decode)
+
+
+@torch.inference_mode()
+def measure(config, job):
+    """Yield the rows of one job: "generate", or a batch and a context."""
+    device = pick_device(config.device)
+    torch.manual_seed(0)
+    if job == "generate":
+        yield from _generate(config, device)
+        return
+    where = {"batch": job[0], "context": job[1]}
+    bandwidths = _copy_gb_per_s(config, device)
+    yield where | {"what": "copy"} | tools.spread("gb_per_s", bandwidths)
+    generate_kernel, *candidates = (partial(_attention_alone, kernel=k) for k in config.kernels)
+    for part in (generate_kernel, *([_whole_steps] if config.steps else []), *candidates):
+        for row in part(config, device, *job):
+            if "gb_per_s" in row:
+                row["of_copy"] = tools.rounded(row["gb_per_s"] / statistics.median(bandwidths))
+            yield where | row
+
+
+def _copy_gb_per_s(config, device):
+    """The memory's speed: bytes read and written by a large copy, in each round."""
+    source = torch.randn(2**28 if device.type == "cuda" else 2**20, device=device)
+    copy = partial(torch.empty_like(source).copy_, source)
+    copy()
+    times = tools.time_rounds({"copy": copy}, config.rounds, config.repeats, device)["copy"]
+    return [2 * source.nbytes / ms / 1e6 for ms in times]
+
+
+def _timed(calls, rows, config, device, *, repeats, per_call):
+    """Time the calls of all variants in turn. Yields each one's (name, seconds, row); a call does
+    ``per_call`` times what the row is about."""
+    times = tools.time_rounds(calls, config.rounds, repeats, device)
+    times = {name: [t / per_call for t in ms] for name, ms in times.items()}
+    for name, ms in times.items():
+        row = rows[name] | tools.spread("ms", ms)
+        if "softmax_h" in times:
+            row |= tools.ratios("vs_softmax_h", times, of=name, to="softmax_h")
+        yield name, statistics.median(ms) / 1e3, row
+
+
+def _dtype(device):
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+# ---- Attention alone ---------------------------------------------------------------------------
+
+
+def _flash4(q, k, v, n_keys):
+    from flash_attn.cute import flash_attn_func
+
+    splits = 0 if torch.cuda.get_device_capability() >= (10, 0) else 1  # on Hopper it cannot split
+    out = flash_attn_func(q, k, v, num_splits=splits)
+    return out[0] if isinstance(out, tuple) else out
+
+
+KERNELS = {  # name: function of q (B, 1, H, d), k and v (B, S, h_kv, d), and n_keys = S
+    "cached": cached_attention,
+    "sdpa": lambda q, k, v, n_keys: attention(q, k, v, backend="sdpa"),
+    "flash4": _flash4,
+}
+
+
+def _attend(name, kernel, q, k, v, n_keys):
+    """The outputs of all kernel calls that one layer of the variant makes for a token."""
+    if not name.startswith("diff_v1"):
+        return [KERNELS[kernel](q, k, v, n_keys)]
+    return [  # each branch of the queries and keys reads both halves of the wide values
+        KERNELS[kernel](q[:, :, branch::2], k[:, :, branch::2], v[:, :, half::2], n_keys)
+        for branch in (0, 1)
+        for half in (0, 1)
+    ]
+
+
+def _attention_alone(config, device, batch, context, kernel):
+    random = partial(torch.randn, device=device, dtype=_dtype(device))
+    size = (batch, context, config.n_kv_head, config.head_dim)
+    cache_bytes = 2 * math.prod(size) * _dtype(device).itemsize
+    n_caches = max(1, int(config.rotate_gb * 1e9 / cache_bytes))
+    caches, error = tools.attempt(lambda: [(random(size), random(size)) for _ in range(n_caches)])
+    if error:
+        yield {"what": "attention", "kernel": kernel, "error": error}
+        return
+    n_keys = torch.tensor([context], dtype=torch.int32, device=device)
+    passes, replays, rows = {}, {}, {}  # passes: a CUDA graph does not keep its inputs alive
+    for name in config.variants:
+        rows[name] = {"what": "attention", "variant": name, "kernel": kernel}
+        shape = config.model(name, context)
+        heads = shape.n_head * ATTENTION[shape.attention].query_heads_per_head
+        q = random(batch, 1, heads, config.head_dim)
+        passes[name] = [partial(_attend, name, kernel, q, k, v, n_keys) for k, v in caches]
+        replay, error = tools.attempt(partial(_recorded, passes[name], device))
+        if error:
+            yield rows[name] | {"error": error}
+            continue
+        out, same = (_attend(name, k, q, *caches[0], n_keys)[0] for k in (kernel, "cached"))
+        difference = (out.float() - same.float()).norm() / same.float().norm()
+        rows[name]["differs"] = tools.rounded(difference.item(), 2)
+        replays[name] = replay
+    timed = _timed(replays, rows, config, device, repeats=config.repeats, per_call=n_caches)
+    for name, seconds, row in timed:
+        operations, read = theory.decode_attention_cost(
+            context, tools.counted_heads(config.model(name, context)), config.n_kv_head,
+            config.head_dim, _dtype(device).itemsize,
+        )  # fmt: skip
+        yield row | {
+            "gb_per_s": tools.rounded(batch * read / seconds / 1e9),
+            "tflops": tools.rounded(batch * operations / seconds / 1e12),
+            "flops_per_byte": operations / read,
+        }
+
+
+def _recorded(calls, device):
+    """A function that makes all the calls, on a GPU by replaying a CUDA graph of them."""
+    if device.type != "cuda":
+        return lambda: [call() for call in calls]
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # kernels are loaded, or compiled, before the recording
+        for call in calls[:3]:
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    return graph.replay
+
+
+# ---- Whole models ------------------------------------------------------------------------------
+
+
+def _model(shape, device):
+    """A random model; on a GPU in bfloat16, but for the angles, which need more than its 8 bits."""
+    with device:
+        model = GPT(shape).to(_dtype(device))
+        model.angles = rope_angles(shape)
+    return model
+
+
+def _whole_steps(config, device, batch, context):
+    cache = KVCache(context + config.repeats, device)
+    size = (batch, cache.block_size, config.n_kv_head, config.head_dim)
+    random = partial(torch.randn, size, device=device, dtype=_dtype(device))
+    layers, error = tools.attempt(lambda: [(random(), random()) for _ in range(config.n_layer)])
+    if error:
+        yield {"what": "step", "error": error}
+        return
+    cache.layers = dict(
+        enumerate(layers)
+    )  # as if a prompt had filled it; all variants use this one
+    token = torch.zeros(batch, 1, dtype=torch.long, device=device)
+    runs, rows, weights = {}, {}, {}
+    for name in config.variants:
+        rows[name] = {"what": "step", "variant": name}
+        decoder = Decoder(_model(config.model(name, cache.block_size), device))
+        decoder.cache = cache
+
+        def run(decoder=decoder):
+            cache.length.fill_(context - 1)
+            for _ in range(config.repeats):
+                decoder(token)
+
+        if error := tools.attempt(run)[1]:
+            yield rows[name] | {"error": error}
+        else:
+            weights[name] = sum(p.nbytes for p in decoder.model.parameters())
+            runs[name] = run
+    filled = sum(x[:, :context].nbytes for layer in layers for x in layer)
+    timed = _timed(runs, rows, config, device, repeats=1, per_call=config.repeats)
+    for name, seconds, row in timed:
+        yield row | {
+            "tokens_per_s": tools.rounded(batch / seconds),
+            "gb_per_s": tools.rounded((weights[name] + filled) / seconds / 1e9),
+        }
+
+
+def _generate(config, device):
+    shape, _ = SIZES["25m" if device.type == "cuda" else "tiny"]
+    prompt, n_new = torch.zeros(1, 1, dtype=torch.long, device=device), shape.block_size - 1
+    runs, rows = {}, {}
+    for name in config.variants:
+        rows[name] = {"what": "generate", "variant": name, "batch": 1, "context": n_new + 1}
+        model = _model(variant(shape, name), device)
+        run = partial(model.generate, prompt, n_new, temperature=0.8, top_k=40, seed=0)
+        if error := tools.attempt(run)[1]:
+            yield rows[name] | {"error": error}
+        else:
+            runs[name] = run
+    for _, seconds, row in _timed(runs, rows, config, device, repeats=1, per_call=n_new):
+        yield row | {"tokens_per_s": tools.rounded(1 / seconds)}
+
+
+if __name__ == "__main__":  # in a process of its own: see tools.in_own_processes
+    settings, job = json.loads(sys.stdin.readline())
+    for row in measure(DecodeBench(**settings), job):
+        print(json.dumps(row), flush=True)

@@ -1,0 +1,302 @@
+"""The notebooks are what a reader may expect.
+
+``pytest --nbval`` runs every cell; here are the rules that it does not check.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat", reason="the notebook packages are not installed here")
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+MAX_LINES = 25  # of a cell: what fits on a projected slide
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+# ---- The rules: each is a function of a notebook that yields what is wrong ---------------------
+
+
+def code_cells(notebook):
+    return [
+        (i, cell)
+        for i, cell in enumerate(notebook.cells)
+        if cell.cell_type == "code" and cell.source.strip()
+    ]
+
+
+def tree(cell):
+    """The syntax tree, without lines such as %matplotlib or !ls, which are no Python."""
+    return ast.parse(
+        "\n".join("" if line[:1] in "%!" else line for line in cell.source.split("\n"))
+    )
+
+
+def calls(node):
+    """(dotted name, call) of what runs when the cell does, in order; not inside its functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            continue
+        yield from calls(child)
+        if isinstance(child, ast.Call):
+            yield ast.unparse(child.func), child
+
+
+def all_calls(node):
+    """(dotted name, call) of every call, those inside functions too, in order of the source."""
+    found = [n for n in ast.walk(node) if isinstance(n, ast.Call)]
+    return [(ast.unparse(n.func), n) for n in sorted(found, key=lambda n: (n.lineno, n.col_offset))]
+
+
+def texts(cell):
+    """Every text of the outputs, without the base64 of pictures inside a page."""
+    for output in cell.outputs:
+        found = [output.get("text", ""), *output.get("data", {}).values()]
+        for text in found:
+            yield re.sub(
+                r"data:image/png;base64,[\w+/=]+", "", text if isinstance(text, str) else ""
+            )
+
+
+def executed(notebook):
+    for i, cell in code_cells(notebook):
+        if cell.execution_count is None:  # nbval compares nothing of such a cell
+            yield f"cell {i} was never run: make notebooks"
+
+
+def errors(notebook):
+    for i, cell in code_cells(notebook):
+        for output in cell.outputs:
+            if output.output_type == "error":
+                yield f"cell {i} stores an error: {output.ename}: {output.evalue}"
+            if output.get("name") == "stderr":
+                yield f"cell {i} stores a warning; mend its cause: {output.text.strip()[:80]}"
+
+
+def outputs(notebook):
+    for i, cell in code_cells(notebook):
+        names = {name for name, _ in calls(tree(cell))}
+        if names & {"print", "display", "plt.show"} and not cell.outputs:
+            yield f"cell {i} prints or shows, but no output is stored"
+
+
+def pictures(notebook):
+    explorers = ("rms_explorer", "cost_explorer", "map_explorer")
+    for i, cell in code_cells(notebook):
+        found = [name for name, _ in calls(tree(cell))]
+        shows = found.count("plt.show") + sum(name.endswith(explorers) for name in found)
+        stored = [o.get("data", {}) for o in cell.outputs]
+        stored = [d for d in stored if "image/png" in d or "<img " in d.get("text/html", "")]
+        if shows and not stored:
+            yield f"cell {i} shows a figure, but no picture is stored"
+
+
+def lengths(notebook):
+    for i, cell in code_cells(notebook):
+        lines = cell.source.strip().count("\n") + 1
+        if lines > MAX_LINES:
+            yield f"cell {i} has {lines} lines; a slide holds {MAX_LINES}"
+
+
+TORCH_DRAW = re.compile(
+    r"torch\.(rand|randn|randint|randperm|normal|bernoulli|multinomial|rand_like|randn_like|poisson)"
+    r"|.*\.(normal_|uniform_|bernoulli_|random_|exponential_|multinomial)"
+    r"|.*init\.\w+_|(\w+\.)*(GPT|Block|SwiGLU|Linear|Embedding|\w+Attention)"
+)
+PYTHON_DRAW = re.compile(r"random\.(random|randint|choice|choices|shuffle|sample|gauss|uniform)")
+
+
+def draws(notebook):
+    """Every random draw comes after a seed of its own library, or has a seeded generator."""
+    seeded = set()
+    for i, cell in code_cells(notebook):
+        for name, call in all_calls(tree(cell)):
+            keywords = {k.arg: ast.unparse(k.value) for k in call.keywords}
+            args = bool(call.args or call.keywords)
+            if name in ("torch.manual_seed", "np.random.seed", "random.seed") and args:
+                seeded.add(name.split(".")[0])
+            if TORCH_DRAW.fullmatch(name) and "generator" not in keywords:
+                bad = "torch" not in seeded
+            elif name.startswith(("np.random.", "numpy.random.")):
+                made = name.endswith((".default_rng", ".Generator", ".SeedSequence", ".seed"))
+                bad = not args if made else "np" not in seeded
+            elif name.endswith("random.Random"):
+                bad = not args
+            elif PYTHON_DRAW.fullmatch(name):
+                bad = "random" not in seeded
+            elif name.split(".")[-1] == "generate":
+                bad = "seed" not in keywords and keywords.get("temperature") not in ("0", "0.0")
+            else:
+                bad = False
+            if bad:
+                yield f"cell {i} draws with {name} and no seed: another number in every run"
+
+
+PATH = re.compile(r"(?<![\w./:])/(home|root|tmp|work|usr|opt|var|mnt|Users|private)/|\b[A-Z]:\\")
+
+
+def paths(notebook):
+    for i, cell in code_cells(notebook):
+        for text in texts(cell):
+            found = PATH.search(text)
+            if found:
+                yield f"cell {i} stores a path of one machine: {text[found.start() :][:60]!r}"
+
+
+def widgets_state(notebook):
+    if "widgets" in notebook.metadata:
+        yield "the notebook stores widget state: make notebooks"
+    for i, cell in code_cells(notebook):
+        if any(VIEW in output.get("data", {}) for output in cell.outputs):
+            yield f"cell {i} stores a widget, which nobody can see later: make notebooks"
+
+
+RULES = [executed, errors, outputs, pictures, lengths, draws, paths, widgets_state]
+
+
+def exercises(notebook):
+    """Number of each exercise -> whether there is code between its heading and the next one."""
+    found, number = {}, None
+    for cell in notebook.cells:
+        headings = re.findall(r"^#+\s*(?:Solution|Exercise)\s+(\d+)", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown" and headings:
+            found |= dict.fromkeys(map(int, headings), False)
+            number = int(headings[-1])
+        elif cell.cell_type == "markdown" and re.match(r"#{1,2}\s", cell.source):
+            number = None  # another section begins
+        elif cell.cell_type == "code" and number is not None and cell.source.strip():
+            found[number] = True
+    return found
+
+
+def unsolved(notebook, solution):
+    """Exercises of a notebook without code in the solution notebook (None: there is no such)."""
+    solved = exercises(solution) if solution else {}
+    for number in exercises(notebook):
+        if not solved.get(number):
+            yield f"exercise {number} has no solution in notebooks/solutions/"
+
+
+# ---- The course --------------------------------------------------------------------------------
+
+
+def test_there_is_a_course():
+    if not NOTEBOOKS:
+        pytest.skip("there is no notebook in notebooks/ yet")
+    assert len({path.name[:2] for path in NOTEBOOKS}) == len(NOTEBOOKS), "two with one number"
+    orphans = {path.name for path in SOLUTIONS} - {path.name for path in NOTEBOOKS}
+    assert not orphans, f"solutions of no notebook: {orphans}"
+
+
+@pytest.mark.parametrize(
+    "path", [*NOTEBOOKS, *SOLUTIONS], ids=lambda p: f"{p.parent.name}/{p.name}"
+)
+def test_notebook_follows_the_rules(path):
+    notebook = nbformat.read(path, as_version=4)
+    problems = [problem for rule in RULES for problem in rule(notebook)]
+    if path in NOTEBOOKS:
+        partner = path.parent / "solutions" / path.name
+        solution = nbformat.read(partner, as_version=4) if partner.exists() else None
+        problems += unsolved(notebook, solution)
+    assert not problems, "\n".join(problems)
+
+
+# ---- Each rule finds what it is there for ------------------------------------------------------
+
+PNG = {"image/png": "iVBORw0KGgo="}
+
+
+def cell(source, *outputs, count=1):
+    made = nbformat.v4.new_code_cell(source, execution_count=count)
+    made.outputs = [nbformat.v4.new_output(**output) for output in outputs]
+    return made
+
+
+def shown(data):
+    return {"output_type": "display_data", "data": data}
+
+
+def printed(text, name="stdout"):
+    return {"output_type": "stream", "name": name, "text": text}
+
+
+def problems_of(rule, *cells):
+    return list(rule(nbformat.v4.new_notebook(cells=list(cells))))
+
+
+FAULTS = {
+    executed: [cell("x = 1", count=None)],
+    errors: [
+        cell("1/0", {"output_type": "error", "ename": "ZeroDivisionError", "evalue": "no"}),
+        cell("f()", printed("UserWarning: old", name="stderr")),
+    ],
+    outputs: [cell("print(1)"), cell("for i in range(3):\n    print(i)"), cell("plt.show()")],
+    pictures: [
+        cell("plt.show()", shown({"text/plain": "<Figure>"})),
+        cell("widgets.rms_explorer()", shown({"text/plain": "rms explorer"})),
+    ],
+    lengths: [cell("\n".join(["x = 1"] * (MAX_LINES + 1)))],
+    draws: [
+        cell("torch.randn(3)"),
+        cell("x.normal_()"),
+        cell("def f():\n    return torch.rand(2)"),
+        cell("model = GPT(GPTConfig())"),
+        cell("np.random.default_rng()"),
+        cell("np.random.rand(3)"),
+        cell("random.choice([1, 2])"),
+        cell("model.generate(idx, 20)"),
+        cell("%time x = 1\ntorch.randperm(4)\nrandom.seed(0)"),
+    ],
+    paths: [
+        cell("x", shown({"text/plain": "PosixPath('/home/me/x')"})),
+        cell("print(x)", printed("saved /tmp/run/model.safetensors")),
+        cell("print(x)", printed("saved C:\\Users\\me")),
+    ],
+    widgets_state: [cell("w", shown({VIEW: {"model_id": "a"}}))],
+}
+GOOD = [
+    cell("torch.manual_seed(0)\nx = torch.randn(3)\nmodel = GPT(GPTConfig())"),
+    cell("rng = np.random.default_rng(0)\nrng.normal(size=3)"),
+    cell("g = torch.Generator().manual_seed(1)\ntorch.rand(2, generator=g)"),
+    cell("model.generate(idx, 20, seed=0)\nmodel.generate(idx, 20, temperature=0)"),
+    cell("def show():\n    print(1)"),
+    cell("print('a/b', 3 / 4)", printed("a/b 0.75 https://arxiv.org/abs/2410.05258")),
+    cell("plots.f(x)\nplt.show()", shown(PNG)),
+    cell("widgets.rms_explorer()", shown({"text/html": '<img src="data:image/png;base64,/tmp/">'})),
+    cell("# a comment\n\n%matplotlib inline"),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "fault"),
+    [(rule, fault) for rule, faults in FAULTS.items() for fault in faults],
+    ids=lambda value: value.__name__ if callable(value) else value.source[:20],
+)
+def test_rule_finds_the_fault(rule, fault):
+    assert problems_of(rule, fault)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rule_accepts_a_good_notebook(rule):
+    assert problems_of(rule, *GOOD) == []
+
+
+def test_widget_state_in_the_metadata_is_found():
+    notebook = nbformat.v4.new_notebook(metadata={"widgets": {}})
+    assert list(widgets_state(notebook))
+
+
+def test_an_exercise_without_a_solution_is_found():
+    markdown = nbformat.v4.new_markdown_cell
+    notebook = nbformat.v4.new_notebook(
+        cells=[markdown("### Exercise 1 (easy)\nTry it."), markdown("### Exercise 2\nAnd this.")]
+    )
+    one = [markdown("### Exercise 1"), cell("answer = 1"), markdown("### Exercise 2\nIn words.")]
+    assert list(unsolved(notebook, None)) and len(list(unsolved(notebook, None))) == 2
+    solution = nbformat.v4.new_notebook(cells=one)
+    assert [p[:10] for p in unsolved(notebook, solution)] == ["exercise 2"]
+    solution.cells.append(cell("answer = 2"))
+    assert not list(unsolved(notebook, solution))
