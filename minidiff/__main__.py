@@ -11,6 +11,11 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from minidiff.bench import OpsBench, TrainBench, ops
+from minidiff.bench import train as train_speed
+from minidiff.bench_decode import DecodeBench
+from minidiff.bench_decode import decode as decode_speed
+from minidiff.bench_tools import defaults
 from minidiff.compare import Compare
 from minidiff.data import decode, encode
 from minidiff.runs import load_run, read_metrics
@@ -56,6 +61,23 @@ class CompareCommand(Compare):
 
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     preset: Literal["auto", "laptop", "gpu"] = "auto"  # as for train
+
+
+@dataclass
+class Bench:
+    """Measure speed and memory: of attention, of training steps, of decoding."""
+
+    what: (
+        Annotated[OpsBench, tyro.conf.subcommand("ops", default=defaults(OpsBench))]
+        | Annotated[TrainBench, tyro.conf.subcommand("train", default=defaults(TrainBench))]
+        | Annotated[DecodeBench, tyro.conf.subcommand("decode", default=defaults(DecodeBench))]
+    )
+
+    def run(self):
+        """Run the benchmark that was chosen: it prints, and writes JSON and a figure."""
+        {OpsBench: ops, TrainBench: train_speed, DecodeBench: decode_speed}[type(self.what)](
+            self.what
+        )
 
 
 @dataclass

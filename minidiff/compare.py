@@ -114,7 +114,7 @@ def curve(rows):
     val = [(row["step"], row["val_loss"]) for row in rows if "val_loss" in row]
     size = max(1, len(steps) // 50)  # 50 points of the training curve, each a mean
     parts = [steps[i : i + size] for i in range(0, len(steps), size)]
-    found = spikes([row["grad_norm"] for row in steps])
+    found = [steps[i]["step"] for i in spikes([row["grad_norm"] for row in steps])]
     return {
         "val_loss": val[-1][1] if val else math.nan,
         "val_curve": val,

@@ -19,7 +19,8 @@ def expected_rms(weights, rho=0.0):
     rho elsewhere. For rho = 0 it is |w|.
     """
     w = torch.as_tensor(weights)
-    return ((1 - rho) * w.square().sum(-1) + rho * w.sum(-1).square()).sqrt()
+    square = (1 - rho) * w.square().sum(-1) + rho * w.sum(-1).square()
+    return square.clamp(min=0).sqrt()  # rho = -1/(n - 1) and uniform weights give 0, rounding less
 
 
 def effective_tokens(weights):

@@ -1,4 +1,4 @@
-"""build.py stores the outputs of a notebook: the same bytes each time, and a picture of a widget."""
+"""build.py stores the same bytes each time, and the picture of a widget in its place."""
 
 import base64
 import importlib.util

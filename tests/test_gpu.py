@@ -1,7 +1,7 @@
 """On a CUDA GPU: every backend against naive float64, compilation, memory, the CUDA graph.
 
-Elsewhere all of it is skipped (conftest.py). It takes about a minute, most of it flash-attn 4, which
-compiles a kernel for every dtype, head size and group size: so it gets fewer cases than the others.
+Elsewhere all of it is skipped (conftest.py). Most of its time goes into flash-attn 4: it compiles
+a kernel for every dtype, head size and group size, and so gets fewer cases than the others.
 """
 
 import math
@@ -20,10 +20,10 @@ pytestmark = pytest.mark.gpu
 
 FAST = ("sdpa", "flash2", "flash4")
 BF16, FP16 = torch.bfloat16, torch.float16
-# Allowed over three times naive's own rounding error in that dtype: the fast kernels also round the
-# maps and their gradients, half a unit in the last place each (2^-8 and 2^-11), and small entries
-# of a float16 map are subnormal, which costs two more bits.
-FLOOR = {BF16: 2**-8, FP16: 2**-9}
+# Allowed over three times the rounding error of naive in that dtype. Fast kernels also round the
+# maps, their gradients and the parts of sums over a group: one step of bfloat16. Small entries of a
+# float16 map are subnormal and lose another bit: two steps. A wrong mask gives errors over 0.1.
+FLOOR = {BF16: 2**-7, FP16: 2**-9}
 
 CASES = [  # h, h_kv, d, T, S (the queries are the last T of S positions), dtype
     (4, 1, 64, 4096, 4096, BF16),
@@ -87,8 +87,8 @@ def test_backend_agrees_with_naive_float64(backend, h, h_kv, d, T, S, dtype):
     try:
         got = outputs_and_gradients(inputs, grad, backend)
     except RuntimeError as error:
-        if backend == "flash2" and dtype == FP16 and "bf" in str(error):
-            pytest.skip(f"this flash-attn 2 was built for bfloat16 only: {error}")
+        if backend == "flash2" and dtype == FP16 and "bfloat16 only" in str(error):
+            pytest.skip(str(error).splitlines()[0])
         raise
     exact = outputs_and_gradients([x.double() for x in inputs], grad.double(), "naive")
     rounded = outputs_and_gradients(inputs, grad, "naive")
