@@ -28,7 +28,7 @@ class Train:
     """Train DIFF V2 and its softmax baseline with as many parameters, one after the other, on real
     text. Leaves a folder for each model under --out, and a figure that compares them."""
 
-    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    config: TrainConfig = field(default_factory=TrainConfig)
     preset: Literal["auto", "laptop", "gpu"] = "auto"  # all defaults; auto: gpu where there is one
     variants: tuple[str, ...] = ("diff_v2", "softmax_1.5h")  # which models, from variants.py
 
@@ -59,7 +59,7 @@ class Train:
 class CompareCommand(Compare):
     """Train every variant with every seed and learning rate, probe it, and write one JSON file."""
 
-    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    config: TrainConfig = field(default_factory=TrainConfig)
     preset: Literal["auto", "laptop", "gpu"] = "auto"  # as for train
 
 
@@ -126,9 +126,9 @@ def main(argv=None):
     command = tyro.cli(
         Annotated[Train, tyro.conf.subcommand("train", default=Train(config))]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
-        | Annotated[
-            CompareCommand, tyro.conf.subcommand("compare", default=CompareCommand(config))
-        ],
+        | Annotated[CompareCommand, tyro.conf.subcommand("compare", default=CompareCommand(config))]
+        | Annotated[Bench, tyro.conf.subcommand("bench")],
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
         args=argv,
         prog="python -m minidiff",
         description=__doc__,

@@ -69,7 +69,9 @@ def _package(module):
 
 
 def _flash2(q, k, v, causal):
-    return _package("flash_attn").flash_attn_func(q, k, v, causal=causal)
+    from flash_attn import flash_attn_func
+
+    return flash_attn_func(q, k, v, causal=causal)
 
 
 # ---- flash-attn 4, wrapped as one operator so that torch.compile need not look inside ----------
@@ -139,9 +141,10 @@ def cached_attention(q, k_cache, v_cache, n_keys, *, backend="auto"):
     tensors = (q.device, q.dtype, q.shape[-1])
     choose_backend(backend, *tensors)  # raises if it cannot run
     if backend not in ("naive", "sdpa") and _why_not("flash2", *tensors) is None:
-        kernel = _package("flash_attn").flash_attn_with_kvcache
-        n_keys = n_keys.expand(q.shape[0]).contiguous()
-        return kernel(q, k_cache, v_cache, cache_seqlens=n_keys, causal=True)
+        from flash_attn import flash_attn_with_kvcache
+
+        n_keys = n_keys.expand(q.shape[0]).contiguous()  # (B,)
+        return flash_attn_with_kvcache(q, k_cache, v_cache, cache_seqlens=n_keys, causal=True)
     position = n_keys - q.shape[1] + torch.arange(q.shape[1], device=q.device)  # (T,)
     mask = torch.arange(k_cache.shape[1], device=q.device) <= position[:, None]  # (T, S_max)
     return _sdpa(q, k_cache, v_cache, causal=False, mask=mask)

@@ -34,9 +34,10 @@ class OpsBench:
     out: str = "runs/bench/ops.json"  # the results; the figure goes beside them
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
     backends: tuple[str, ...] = ("naive", "sdpa", "flash2", "flash4")  # what is compared
+    # heads h, key/value heads h_kv and head size d of each case
     shapes: tuple[tuple[int, int, int], ...] = (
         (16, 4, 64), (16, 4, 128), (8, 2, 64), (8, 4, 32),
-    )  # heads h, key/value heads h_kv, head size d  # fmt: skip
+    )  # fmt: skip
     lengths: tuple[int, ...] = (1024, 4096)  # T
     tokens: int = 32768  # B * T, the same for every length
     compile: bool = True  # also time the differential step under torch.compile
@@ -163,10 +164,11 @@ class TrainBench:
 
     out: str = "runs/bench/train.json"  # the results; the figure goes beside them
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
-    sizes: tuple[str, ...] = ("25m", "350m", "1b_layers")  # of SIZES in bench.py
+    sizes: tuple[str, ...] = ("25m", "350m", "1b_layers")  # names in bench.py: SIZES
+    # names in variants.py, and "published": DIFF V2 by flash-attn 2 with nothing compiled
     variants: tuple[str, ...] = (
         "softmax_1.5h", "diff_v2", "published", "softmax_h", "softmax_2h", "diff_v1",
-    )  # of variants.py; "published" is DIFF V2 by flash-attn 2, nothing compiled  # fmt: skip
+    )  # fmt: skip
     backend: str = "auto"  # how all but "published" compute attention
     compile: str = "blocks"  # blocks, model or none
     rounds: int = 7  # a number is the median of so many
@@ -209,8 +211,9 @@ def train(config=None):
         times = tools.time_rounds(steps, config.rounds, config.steps, device)
         for name, ms in times.items():
             row = rows[name] | tools.spread("ms", ms) | _speed(config, device, rows[name], ms)
-            for other in {"softmax_1.5h", "published"} & set(times):
-                row |= tools.ratios(f"vs_{other}", times, other, name)
+            for other in ("softmax_1.5h", "published"):
+                if other in times:  # tokens/s of this one over those of the other
+                    row |= tools.ratios(f"vs_{other}", times, of=other, to=name)
             report.add(row)
         if config.profile and size == config.sizes[0] and "diff_v2" in steps:
             report.data["profile"] = kernel_times(steps["diff_v2"], device)

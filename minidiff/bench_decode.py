@@ -35,6 +35,7 @@ class DecodeBench:
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
     batches: tuple[int, ...] = (1, 8, 64)  # sequences decoded together
     contexts: tuple[int, ...] = (2048, 8192, 32768, 131072)  # tokens in the cache
+    # names in variants.py; times are also given against softmax_h
     variants: tuple[str, ...] = ("softmax_h", "diff_v2", "diff_v1", "softmax_2h")
     kernels: tuple[str, ...] = ("cached", "sdpa")  # cached (what generate calls), sdpa, flash4
     steps: bool = True  # also time whole steps of a model

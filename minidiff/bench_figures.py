@@ -24,7 +24,8 @@ def draw_ops(rows, plt, _):
     speed.set_xticks(range(len(shapes)), [f"{h}, {g}, {d}\nT={T}" for h, g, d, T in shapes])
     speed.set(xlabel="h, h_kv, d", ylabel="TFLOP/s", title="Forward and backward")
     speed.set_ylim(0, 1.4 * max((row["tflops"] for row in timed), default=1))  # room for the key
-    speed.legend(fontsize=9, ncols=4, loc="upper left")
+    if timed:
+        speed.legend(fontsize=9, ncols=4, loc="upper left")
     for backend in dict.fromkeys(row["backend"] for row in rows if "peak_gb" in row):
         own = [row for row in rows if row["backend"] == backend and "peak_gb" in row]
         memory.loglog([r["T"] for r in own], [r["peak_gb"] for r in own], "o-", label=backend)
@@ -57,7 +58,8 @@ def draw_train(rows, plt, colour):
 def draw_decode(rows, plt, colour):
     """A roofline of attention alone, and the time of a token against softmax with h heads."""
     fig, (roof, ratio) = plt.subplots(1, 2, figsize=(17, 6.5))
-    timed = [row for row in rows if "vs_softmax_h" in row]
+    timed = [row for row in rows
+             if "vs_softmax_h" in row and row.get("kernel", "cached") == "cached"]  # fmt: skip
     names = list(dict.fromkeys(row["variant"] for row in timed))
     timed.sort(key=lambda row: row["variant"] == "diff_v2")  # drawn last: on top
     names.sort(key=lambda name: name == "diff_v2")
@@ -71,6 +73,8 @@ def draw_decode(rows, plt, colour):
             look = {"color": colour(row["variant"]), "marker": marks[row["batch"]], "alpha": 0.7}
             roof.plot(row["flops_per_byte"], row["tflops"], **look)
     roof.set(xscale="log", yscale="log", xlabel="operations per byte of cache", ylabel="TFLOP/s")
+    roof.set_xticks((2, 4, 8, 16, 32), (2, 4, 8, 16, 32))
+    roof.minorticks_off()
     roof.set_title("Attention alone; dashed: copy bandwidth")
     for name in names:
         ratio.plot([], [], color=colour(name), label=name)

@@ -192,17 +192,23 @@ class Report:
         replace_file(self.path, lambda path: path.write_text(text))
 
     def finish(self, draw):
-        """Save the figure ``draw(rows, plt, colour)`` beside the file; returns the file's data."""
-        import matplotlib.pyplot as plt
-
-        from minidiff import plots
-
-        with plt.rc_context(plots.STYLE):
-            figure = draw(self.data["rows"], plt, plots.colour)
-            figure.savefig(self.path.with_suffix(".png"), dpi=120)
-        plt.close(figure)
-        print(f"{self.path} and {self.path.with_suffix('.png').name}")
+        """Save the figure; returns what the file holds."""
+        print(f"{self.path} and {save_figure(self.path, draw)}")
         return self.data
+
+
+def save_figure(path, draw):
+    """Draw the rows of a JSON file, also of a run that was stopped, beside it; returns the path."""
+    import matplotlib.pyplot as plt
+
+    from minidiff import plots
+
+    rows = json.loads(Path(path).read_text())["rows"]
+    with plt.rc_context(plots.STYLE):
+        figure = draw(rows, plt, plots.colour)
+        figure.savefig(Path(path).with_suffix(".png"), dpi=120)
+    plt.close(figure)
+    return Path(path).with_suffix(".png")
 
 
 def machine(device):

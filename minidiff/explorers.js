@@ -231,7 +231,7 @@ const cost = {
       if (wrong(value, 1, high, true)) return `${name} must be a whole number from 1 to ${high}`;
     if (d % 2) return `d = ${d} must be even: RoPE turns pairs of channels`;
     if (h % hKv)
-      return `h = ${h} must be a multiple of h_kv = ${hKv}, or a pair of heads straddles two groups`;
+      return `h = ${h} must be a multiple of h_kv = ${hKv}, or a pair straddles two groups`;
     return null;
   },
   draw: (s) => svg(290, costBars(s)) + costWords(s),

@@ -28,7 +28,6 @@ STYLE = {
     "grid.color": "#e4e4e4",
     "lines.linewidth": 2.5,
     "lines.markersize": 9,
-    "lines.markeredgecolor": "white",
     "legend.edgecolor": "none",
 }
 COLOURS = {  # keys: the names in minidiff.variants
@@ -48,6 +47,7 @@ COLOURS = {  # keys: the names in minidiff.variants
     "gated_headwise": "#999999",
 }
 SIGNED = plt.get_cmap("RdBu_r").with_extremes(bad="#ececec")  # red adds, blue takes away
+DOT = {"marker": "o", "markeredgecolor": "white"}
 DASHED = {"color": "black", "linestyle": "--", "linewidth": 1.5}
 
 
@@ -87,13 +87,13 @@ def training_curves(runs):
     for label, rows in runs.items():
         for ax, key in ((loss, "loss"), (norm, "grad_norm"), (loss, "val_loss")):
             pairs = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-            if key == "val_loss" or not pairs:
-                ax.plot(*np.reshape(pairs, (-1, 2)).T, "o", color=colour(label))
-                continue
-            k = 1 + len(pairs) // 40  # the bold line: median of k rows; the faint one: every row
-            pieces = np.lib.stride_tricks.sliding_window_view(pairs, k, axis=0)
-            ax.plot(*np.transpose(pairs), color=colour(label), alpha=0.3, linewidth=1)
-            ax.plot(*np.median(pieces, -1).T, color=colour(label), label=label)
+            if key == "val_loss" and pairs:
+                ax.plot(*np.transpose(pairs), linestyle="", color=colour(label), **DOT)
+            elif pairs:  # faint: every row; bold: the median of k rows
+                k = 1 + len(pairs) // 40
+                pieces = np.lib.stride_tricks.sliding_window_view(pairs, k, axis=0)
+                ax.plot(*np.transpose(pairs), color=colour(label), alpha=0.3, linewidth=1)
+                ax.plot(*np.median(pieces, -1).T, color=colour(label), label=label)
     loss.set(xlabel="training step", ylabel="loss (nats/token)", title="Loss (dots: validation)")
     norm.set(xlabel="training step", ylabel="norm before clipping", title="Gradient norm")
     norm.set_yscale("log")
@@ -110,7 +110,7 @@ def intervals(estimates, xlabel, reference=None):
     fig, ax = plt.subplots(figsize=(10, 1.5 + 0.55 * len(estimates)))
     for y, (label, (mean, low, high)) in enumerate(estimates.items()):
         ax.plot([low, high], [y, y], color=colour(label), linewidth=4, solid_capstyle="butt")
-        ax.plot(mean, y, "o", color=colour(label), markersize=13)
+        ax.plot(mean, y, color=colour(label), markersize=13, **DOT)
     ax.set_yticks(range(len(estimates)), list(estimates))
     ax.set(xlabel=xlabel, ylim=(len(estimates) - 0.4, -0.6))
     ax.grid(axis="y", visible=False)
@@ -135,7 +135,8 @@ def rms_against_n(points, *, lam=None, rho=0.0):
     rms_bands(ax, np.geomspace(1, max(largest, 2), 60), lam, rho)
     for label, (n, rms, *spread) in points.items():
         n, rms, *spread = (np.asarray(column) for column in (n, rms, *spread))
-        ax.errorbar(n, rms, *spread, fmt="o", capsize=4, color=colour(label), label=label)
+        look = {"color": colour(label), "label": label, "linestyle": "", "capsize": 4}
+        ax.errorbar(n, rms, *spread, **look, **DOT)
     ax.legend(loc="lower left")
     return fig
 
@@ -168,8 +169,8 @@ def bounds_over_lambda(n):
     lams = np.linspace(0, 1, 101)
     low, high = np.array([theory.rms_bounds(n, lam) for lam in lams]).T
     ax.fill_between(lams, low, high, color="#f7dfcc", linewidth=0)
-    ax.plot(lams, high, color=colour("diff_v2"), label="DIFF V2: √(1 + λ²) and (1 − λ)/√n")
-    ax.plot(lams, low, color=colour("diff_v2"))
+    label = "DIFF V2: √(1 + λ²) and (1 − λ)/√n"
+    ax.plot(lams, np.stack([high, low], 1), color=colour(label), label=[label, None])
     ax.hlines(theory.rms_bounds(n), 0, 1, colour("softmax"), "--", label="softmax: 1 and 1/√n")
     ax.set(xlabel="λ", ylabel="context RMS", xlim=(0, 1), ylim=(0, 1.5))
     ax.set_title(f"What a head can reach over n = {n} tokens")
@@ -290,7 +291,7 @@ def outliers(ratios):
     """Largest over median absolute activation after each layer: label -> (n_layer,)."""
     fig, ax = plt.subplots()
     for label, ratio in ratios.items():
-        ax.plot(range(len(ratio)), ratio, "o-", color=colour(label), label=label)
+        ax.plot(range(len(ratio)), ratio, color=colour(label), label=label, **DOT)
     ax.set(xlabel="layer", ylabel="largest / median activation", yscale="log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title("Outliers in the residual stream")

@@ -117,7 +117,7 @@ def rms_figure(n=1024, gap1=6.0, gap2=6.0, lam=0.5, rho=0.0, same=True):
         curve = [theory.expected_rms(first - factor * second, rho) for first, second in rows]
         ax.plot(grid, curve, color=plots.colour(label), label=label)
         here = theory.expected_rms(a1 - factor * a2, rho)
-        ax.plot(n, here, "o", color=plots.colour(label), markersize=14)
+        ax.plot(n, here, color=plots.colour(label), markersize=14, **plots.DOT)
     ax.legend(loc="lower left")
     return fig
 

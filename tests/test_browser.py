@@ -17,7 +17,7 @@ pytest.importorskip("jupyterlab", reason=WHY)
 pytest.importorskip("anywidget", reason=WHY)
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
 
-from minidiff import widgets  # noqa: E402: it needs anywidget
+from minidiff import widgets  # noqa: E402
 
 SLIDER = ".minidiff input[type=range][data-key=lam]"
 PICTURE = "() => document.querySelector('.minidiff svg')?.outerHTML"
@@ -45,7 +45,8 @@ def stored_notebook():
     data = {k: bundle[k] for k in ("text/plain", "text/html")}
     output = nbformat.v4.new_output("execute_result", data=data, execution_count=1)
     cell = nbformat.v4.new_code_cell(source, execution_count=1, outputs=[output])
-    return nbformat.v4.new_notebook(cells=[cell])
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
 
 
 def press_right(page):

@@ -1,7 +1,4 @@
-"""The notebooks are what a reader may expect.
-
-``pytest --nbval`` runs every cell; here are the rules that it does not check.
-"""
+"""The rules for notebooks that ``pytest --nbval``, which runs every cell, does not check."""
 
 import ast
 import re
@@ -295,7 +292,7 @@ def test_an_exercise_without_a_solution_is_found():
         cells=[markdown("### Exercise 1 (easy)\nTry it."), markdown("### Exercise 2\nAnd this.")]
     )
     one = [markdown("### Exercise 1"), cell("answer = 1"), markdown("### Exercise 2\nIn words.")]
-    assert list(unsolved(notebook, None)) and len(list(unsolved(notebook, None))) == 2
+    assert len(list(unsolved(notebook, None))) == 2
     solution = nbformat.v4.new_notebook(cells=one)
     assert [p[:10] for p in unsolved(notebook, solution)] == ["exercise 2"]
     solution.cells.append(cell("answer = 2"))
