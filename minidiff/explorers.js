@@ -91,13 +91,15 @@ const rect = (x, y, width, height, fill, opacity = 1) =>
   `<rect x="${x}" y="${y}" width="${width}" height="${height}" fill="${fill}"` +
   ` opacity="${opacity}"/>`;
 const svg = (height, body) => `<svg viewBox="0 0 1000 ${height}" role="img">${body}</svg>`;
-const swatch = (x, y, fill, label) => rect(x, y, 16, 16, fill) + text(x + 22, y + 14, label, LEFT);
+const swatch = (x, y, fill, label) =>
+  rect(x - 1, y - 1, 18, 18, "#888") + rect(x, y, 16, 16, fill) + text(x + 22, y + 14, label, LEFT);
 const logScale = (low, high, from, to) => (value) => {
   const inside = Math.min(Math.max(value, low), high);
   return from + ((to - from) * Math.log(inside / low)) / Math.log(high / low);
 };
 const digits3 = (value) => String(Number(value.toPrecision(3)));
-const signed = (value) => value.toFixed(2).replace("-", "−");
+const signed = (value) =>
+  Math.abs(value) < 0.005 ? "0" : value.toFixed(2).replace("-", "−");
 const unit = (value) => {
   const k = Math.max(0, Math.floor(Math.log10(value) / 3));
   return `${Number((value / 1000 ** k).toPrecision(4))} ${["", "k", "M", "G", "T"][k]}`;
@@ -158,10 +160,10 @@ function weightBars(s) {
       out += rect(x + 2, top, bar - 4, Math.abs(y(value) - y(0)), colours[j]);
       out += text(x + bar / 2, y(value) + (value < 0 ? 17 : -5), signed(value), { size: 14 });
     }
-    out += text(left + (3 * bar) / 2, 362, names[i] ?? `other ${rest} together`);
+    out += text(left + (3 * bar) / 2, 376, names[i] ?? `other ${rest} together`);
   }
-  out += swatch(78, 388, BLUE, "A1 (softmax)") + swatch(214, 388, GREY, "λ A2");
-  return out + swatch(292, 388, RED, "A1 − λ A2");
+  out += swatch(78, 400, BLUE, "A1 (softmax)") + swatch(214, 400, GREY, "λ A2");
+  return out + swatch(292, 400, RED, "A1 − λ A2");
 }
 
 function rmsCurves(s) {
