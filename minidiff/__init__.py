@@ -3,6 +3,7 @@
 from minidiff.attention import attention, attention_weights, diff_attention, differential
 from minidiff.backends import available_backends
 from minidiff.model import GPT, GPTConfig
+from minidiff.runs import load_pretrained
 from minidiff.variants import VARIANTS, variant  # also makes their names known to GPTConfig
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "available_backends",
     "diff_attention",
     "differential",
+    "load_pretrained",
     "variant",
 ]
