@@ -25,6 +25,7 @@ lab: .venv/ready  ## open the notebooks in JupyterLab
 notebooks: .venv/ready  ## run every notebook and store its outputs: minutes on a CPU
 	$(BIN)/python notebooks/build.py
 
+test: export OMP_NUM_THREADS = 1  # the tensors are small: a second thread only waits for the first
 test: .venv/ready  ## ruff, the tests, and every notebook: 12 minutes on 2 CPU cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
