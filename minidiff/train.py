@@ -24,7 +24,7 @@ class TrainConfig:
     model: GPTConfig = field(default_factory=GPTConfig)
     out: str = "runs"  # the run folder (on the command line: with a folder for each model in it)
     data: str = "stdlib"  # stdlib, python (all packages too), a text file or folder, or .bin
-    steps: int = 600  # optimizer steps
+    steps: int = 500  # optimizer steps
     batch_size: int = 8  # sequences in a step, over all processes and micro-steps
     grad_accum: int = 1  # micro-steps that a step is cut into, where memory is short
     lr: float = 3e-3  # peak learning rate
