@@ -145,7 +145,7 @@ def export_run(run, folder):
 
 
 def load_pretrained(name, device="cpu"):
-    """A trained model that ships with the course: "diff_v2" or "softmax" (1.5h heads).
+    """A trained model that ships with the course: "diff_v2" or "softmax_1.5h".
 
     Both were trained on the same text with the same settings, on a GPU, at a size where attention
     sinks and outliers form; notebooks/checkpoints/README.md has the command. No network is needed.
