@@ -16,17 +16,17 @@ help:  ## this list
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-train: .venv/ready  ## train DIFF V2 and its softmax baseline: 6 minutes on 2 CPU cores; on a GPU, the larger preset
+train: .venv/ready  ## train DIFF V2 and its softmax baseline: 4 minutes on 2 CPU cores; on a GPU, the larger preset
 	$(BIN)/python -m minidiff train --overwrite
 
 lab: .venv/ready  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-notebooks: .venv/ready  ## run every notebook and store its outputs: minutes on a CPU
+notebooks: .venv/ready  ## run every notebook and store its outputs: 6 minutes on 2 CPU cores
 	$(BIN)/python notebooks/build.py
 
 test: export OMP_NUM_THREADS = 1  # the tensors are small: a second thread only waits for the first
-test: .venv/ready  ## ruff, the tests, and every notebook: 12 minutes on 2 CPU cores
+test: .venv/ready  ## ruff, the tests, and every notebook: 8 minutes on 2 CPU cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
