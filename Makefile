@@ -25,7 +25,8 @@ lab: .venv/ready  ## open the notebooks in JupyterLab
 notebooks: .venv/ready  ## run every notebook and store its outputs: 6 minutes on 2 CPU cores
 	$(BIN)/python notebooks/build.py
 
-test: export OMP_NUM_THREADS = 1  # the tensors are small: a second thread only waits for the first
+# The tensors are small: a second thread only waits for the first.
+test: export OMP_NUM_THREADS = 1
 test: .venv/ready  ## ruff, the tests, and every notebook: 8 minutes on 2 CPU cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

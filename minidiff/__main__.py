@@ -18,7 +18,6 @@ from minidiff.bench_decode import decode as decode_speed
 from minidiff.bench_tools import defaults
 from minidiff.compare import Compare
 from minidiff.data import decode, encode
-from minidiff.model import rope_angles
 from minidiff.runs import load_run, read_metrics
 from minidiff.train import PRESETS, TrainConfig, pick_device, train
 from minidiff.variants import variant
@@ -104,7 +103,6 @@ def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device
     model = load_run(folder, device)
     if device.type == "cuda":
         model = model.bfloat16()  # decoding reads every weight for every token: half the bytes
-        model.angles = rope_angles(model.config).to(device)  # bfloat16 would mix up 256 and 257
     idx = encode(prompt, model.config.vocab_size).to(device)
     room = model.config.block_size - idx.shape[1]
     new = model.generate(

@@ -22,7 +22,7 @@ from minidiff.backends import cached_attention
 from minidiff.bench import SIZES
 from minidiff.bench_figures import draw_decode
 from minidiff.generate import Decoder, KVCache
-from minidiff.model import ATTENTION, GPT, GPTConfig, rope_angles
+from minidiff.model import ATTENTION, GPT, GPTConfig
 from minidiff.train import pick_device
 from minidiff.variants import VARIANTS, variant
 
@@ -229,11 +229,9 @@ def _recorded(calls, device):
 
 
 def _model(shape, device):
-    """A random model; on a GPU in bfloat16, but for the angles, which need more than its 8 bits."""
+    """A random model, on a GPU in bfloat16."""
     with device:
-        model = GPT(shape).to(_dtype(device))
-        model.angles = rope_angles(shape)
-    return model
+        return GPT(shape).to(_dtype(device))
 
 
 def _whole_steps(config, device, batch, context):
@@ -244,9 +242,7 @@ def _whole_steps(config, device, batch, context):
     if error:
         yield {"what": "step", "error": error}
         return
-    cache.layers = dict(
-        enumerate(layers)
-    )  # as if a prompt had filled it; all variants use this one
+    cache.layers = dict(enumerate(layers))  # as if a prompt had filled it; all variants use it
     token = torch.zeros(batch, 1, dtype=torch.long, device=device)
     runs, rows, weights = {}, {}, {}
     for name in config.variants:

@@ -144,8 +144,9 @@ def _name(path, roots):
 
 
 def _own(path, root):
-    """Whether a Python file belongs to this root and not to packages installed inside it."""
-    return not {"site-packages", "dist-packages"} & set(path.relative_to(root).parts)
+    """Whether a file belongs to this root and not to packages that are installed inside it."""
+    inside = {"site-packages", "dist-packages"} & set(path.relative_to(root).parts)
+    return not inside and path.is_file()  # not a folder, nor a link to nowhere
 
 
 def _split(documents, roots):

@@ -200,6 +200,13 @@ class GPT(nn.Module):
         self.register_buffer("angles", rope_angles(config), persistent=False)
         self.apply(self._init_weights)
 
+    def _apply(self, fn, recurse=True):
+        """A cast to bfloat16 must not reach the angles: it would mix up positions 256 and 257."""
+        super()._apply(fn, recurse)
+        if torch.finfo(self.angles.dtype).bits < 32:
+            self.angles = rope_angles(self.config).to(self.angles.device)
+        return self
+
     def _init_weights(self, module):
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.02)

@@ -88,6 +88,13 @@ def test_the_standard_library_is_the_default_and_is_python():
     assert corpus.fingerprint == open_data().fingerprint
 
 
+def test_python_adds_the_installed_packages_and_nothing_twice():
+    stdlib, python = open_data("stdlib"), open_data("python")
+    small, large = ([d[0] for s in (c.train, c.val) for d in s.documents] for c in (stdlib, python))
+    assert set(small) < set(large) and len(large) == len(set(large))
+    assert any(path.parts[-2:] == ("torch", "__init__.py") for path in large)
+
+
 def test_nanogpt_folder(tmp_path):
     tokens = np.arange(1000, dtype=np.uint16) % 500
     tokens.tofile(tmp_path / "train.bin")

@@ -124,6 +124,15 @@ def test_published_weights_load_and_give_the_same_output():
     assert_close(ours(x, angles), published(x), rtol=1e-6, atol=1e-6)  # angles were float32
 
 
+def test_a_cast_to_bfloat16_leaves_the_positions_apart():
+    """bfloat16 has 8 bits: it would round position 257 to 256, and rotate both by one angle."""
+    config = GPTConfig(n_layer=1, block_size=1024)
+    model = GPT(config).bfloat16()
+    assert_close(model.angles, rope_angles(config), rtol=0, atol=0)
+    assert model.angles[:, 0].unique().numel() == 1024
+    assert GPT(config).double().angles.dtype == torch.float64
+
+
 def test_rotation_keeps_lengths_and_makes_scores_depend_on_distance_only():
     angles = rope_angles(GPTConfig(head_dim=8, block_size=32)).double()
     q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64).expand(2, 1, 32, 1, 8)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -63,10 +64,9 @@ def test_the_files_that_the_readme_names_exist():
         assert (ROOT / path).exists(), path
 
 
-def test_the_python_example_of_the_readme_runs():
+def test_the_python_example_of_the_readme_runs(tmp_path):
     readme = (ROOT / "README.md").read_text()
     example = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
-    names = {}
-    code = compile(example, "README.md", "exec")
-    exec(code, names)  # the README is ours
+    (tmp_path / "example.py").write_text(example)
+    names = runpy.run_path(tmp_path / "example.py")
     assert names["logits"].shape == (1, 13, 257)

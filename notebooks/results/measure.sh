@@ -17,12 +17,14 @@ compare() { $python -m minidiff compare --preset gpu --out /tmp/runs "$@"; }
 
 for part in "$@"; do
   case $part in
-    pair)
+    pair)  # its results lie beside its runs first: weights that are gone must be made again
       compare --seeds 0 --steps 1700 --n-layer 7 --n-embd 256 --n-head 4 --keep-weights \
-        --results "$out/evidence_5m.json"
+        --results /tmp/runs/evidence_5m.json
+      cp /tmp/runs/evidence_5m.json "$out/"
       for name in diff_v2 softmax_1.5h; do
         run=/tmp/runs/$name-D256-L7-1700x64-lr0.003-seed0
-        $python -c "from minidiff.runs import export_run; export_run('$run', '$out/$name')"
+        to=${OUT:-notebooks/checkpoints}/$name
+        $python -c "from minidiff.runs import export_run; export_run('$run', '$to')"
       done ;;
     deep)
       compare --seeds 0 --steps 1700 --n-layer 12 --n-embd 192 --n-head 4 --head-dim 48 --lr 4e-3 \
