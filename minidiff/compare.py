@@ -21,7 +21,7 @@ from minidiff.data import open_data
 from minidiff.probe import probe, spikes, summary
 from minidiff.runs import load_run, read_metrics, replace_file
 from minidiff.train import TrainConfig, pick_device, train
-from minidiff.variants import parameter_counts, variant
+from minidiff.variants import START, parameter_counts, variant
 
 MATCHED_PERCENT = 0.5  # parameter counts that differ by more are marked in the table
 METRICS = (  # of a run's row; what the pairs of variants are compared on
@@ -58,6 +58,12 @@ class Compare:
         data = {"rows": []}
         if self.results.exists():
             data = json.loads(self.results.read_text())
+        fingerprint = self._data().fingerprint
+        if data.setdefault("data_fingerprint", fingerprint) != fingerprint:
+            raise ValueError(
+                f"{self.results} holds runs on other text than --data {self.config.data} is here, "
+                "so their losses do not compare: give another --results"
+            )
         done = {row["key"] for row in data["rows"]}
         grid = itertools.product(self.lrs or (self.config.lr,), self.seeds, self.variants)
         for lr, seed, name in grid:
@@ -77,7 +83,7 @@ class Compare:
         row = {"key": key, "variant": name, "lr": lr, "seed": seed, "steps": config.steps}
         row["params"] = parameter_counts(self.config.model, name)
         try:
-            train(config)
+            train(config, on_start=START.get(name))
         except FloatingPointError as error:
             row["diverged"] = str(error)
         row |= curve(read_metrics(out))
@@ -90,11 +96,15 @@ class Compare:
 
     def _probed(self, folder):
         model = load_run(folder, pick_device(self.config.device))
-        T = model.config.block_size
-        val = open_data(self.config.data, model.config.vocab_size, T).val
-        idx, _ = next(val.fixed_batches(1, self.probe_windows, T))
-        found = summary(probe(model, idx)) | {"opposed_heads": opposed_heads(model)}
+        idx, _ = next(
+            self._data().val.fixed_batches(1, self.probe_windows, model.config.block_size)
+        )
+        found = summary(probe(model, idx)) | opposed_heads(model)
         return {k: v for k, v in found.items() if v is not None}
+
+    def _data(self):
+        model = self.config.model
+        return open_data(self.config.data, model.vocab_size, model.block_size)
 
     def _key(self, name, lr, seed):
         size = f"D{self.config.model.n_embd}-L{self.config.model.n_layer}"
@@ -106,6 +116,22 @@ class Compare:
         data |= {"command": " ".join(sys.argv), "model": dataclasses.asdict(self.config.model)}
         self.results.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.results, lambda path: path.write_text(json.dumps(data, indent=1) + "\n"))
+
+
+def join(files, result):
+    """Put the rows of several results files into one: of processes that shared a GPU, say.
+
+    Raises:
+        ValueError: the files hold runs on different texts.
+    """
+    parts = [json.loads(Path(file).read_text()) for file in files]
+    if len({part["data_fingerprint"] for part in parts}) > 1:
+        raise ValueError("these runs were made on different texts: their losses do not compare")
+    rows = {row["key"]: row for part in parts for row in part["rows"]}
+    commands = list(dict.fromkeys(part["command"] for part in parts))
+    joined = parts[-1] | {"command": commands, "rows": list(rows.values())}
+    joined["pairs"] = pairs(joined["rows"])
+    replace_file(Path(result), lambda path: path.write_text(json.dumps(joined, indent=1) + "\n"))
 
 
 def curve(rows):
@@ -185,15 +211,21 @@ def pair_table(found, metric="val_loss"):
 
 
 def opposed_heads(model):
-    """Smallest cosine between the W_O slices of two heads that share keys and values.
+    """Cosines between the W_O slices of heads that share keys and values: is one minus another?
 
-    A softmax model with 2h heads computes DIFF V2's subtraction where this is -1 (claim 14); two
-    independent slices have a cosine near 0.
+    A softmax model with 2h heads computes DIFF V2's subtraction where the cosine is -1 (claim 14);
+    two independent slices have a cosine near 0.
+
+    Returns:
+        opposed_min, the smallest cosine in the model, and opposed_share, the share of heads that
+        have a partner with a cosine below -0.9.
     """
-    smallest = 1.0
+    closest = []
     for block in model.blocks:
         weight = block.attn.o_proj.weight.detach().float()  # (D, h*d)
         slices = weight.T.unflatten(0, (model.config.n_kv_head, -1, model.config.head_dim))
         slices = torch.nn.functional.normalize(slices.flatten(2), dim=-1)  # (h_kv, group, d*D)
-        smallest = min(smallest, (slices @ slices.mT).min().item())
-    return smallest
+        closest.append((slices @ slices.mT).amin(-1).flatten())  # (h,)
+    closest = torch.cat(closest)
+    share = (closest < -0.9).float().mean()
+    return {"opposed_min": closest.min().item(), "opposed_share": share.item()}

@@ -69,7 +69,7 @@ def probe(model, idx, *, threshold=0.3, skip=None):
     Raises:
         ValueError: idx or skip does not fit.
     """
-    x, angles = _start(model, idx)
+    x, rope = _start(model, idx)
     T, table = x.shape[1], []
     skip = max(1, min(64, T // 4)) if skip is None else skip
     if not 1 <= skip < T:  # query 0 sees only itself: its share of the first token is always 1
@@ -77,7 +77,7 @@ def probe(model, idx, *, threshold=0.3, skip=None):
     for layer, block in enumerate(model.blocks):
         sequences = []
         for b in range(len(x)):
-            view = _look(block, x[b : b + 1], angles)
+            view = _look(block, x[b : b + 1], rope)
             sequences.append(_measure(view, threshold, skip))
             x[b] = view.out
             del view  # before the next sequence makes its maps
@@ -136,34 +136,34 @@ def attention_maps(model, idx):
 
     All maps are kept, about n_layer * 4h * T * T numbers: for prompts, not for batches.
     """
-    x, angles = _start(model, idx)
+    x, rope = _start(model, idx)
     if len(x) != 1:
         raise ValueError(f"idx {tuple(idx.shape)} has {len(x)} sequences: give one, idx[:1]")
     views = []
     for block in model.blocks:
-        view = _look(block, x, angles)
+        view = _look(block, x, rope)
         x = view.out[None].to(x.dtype)
         views.append(LayerView(**{k: v if v is None else v.cpu() for k, v in vars(view).items()}))
     return views
 
 
 def _start(model, idx):
-    """Refuse an idx that does not fit; the residual stream (B, T, D) and its angles (T, d/2)."""
+    """Refuse an idx that does not fit; the residual stream (B, T, D), and RoPE's table."""
     limit = model.config.block_size
     if idx.dim() != 2 or not len(idx) or not 2 <= idx.shape[1] <= limit:
         raise ValueError(f"idx {tuple(idx.shape)} must be (B, T), B >= 1 and T from 2 to {limit}")
     x = model.embed(idx.to(model.embed.weight.device)).detach()
-    return x, model.angles[: idx.shape[1]]
+    return x, model.rope[: idx.shape[1]]
 
 
 @torch.no_grad()
-def _look(block, x, angles):
+def _look(block, x, rope):
     """Run one block on x (1, T, D) by its own methods."""
     with torch.autocast(x.device.type, enabled=False):  # float32 maps, whatever surrounds us
         attn, normed = block.attn, block.attn_norm(x)
-        q, k, v = attn.qkv(normed, angles)
+        q, k, v = attn.qkv(normed, rope)
         maps, weights = attn.branches(q, k)[0], attn.weights(q, k, normed)[0]  # (H or h, T, T)
-        context, out = attn.mix(q, k, v, normed)[0], block(x, angles)[0]  # (T, h, d), (T, D)
+        context, out = attn.mix(q, k, v, normed)[0], block(x, rope)[0]  # (T, h, d), (T, D)
         q, k, v, context, out = (t.to(maps) for t in (q[0], k[0], v[0], context, out))
         logits = _logits(attn, q, k)
     h, lam, expected = len(weights), None, None

@@ -75,12 +75,13 @@ PRESETS = {
 # ---- The loop ----------------------------------------------------------------------------------
 
 
-def train(config, on_log=None):
+def train(config, on_log=None, on_start=None):
     """Train one model and return its run folder.
 
     Args:
         config: a :class:`TrainConfig`.
         on_log: called with each list of new metric rows (dicts), for a live plot.
+        on_start: called with the new model, to give it other initial weights.
     Raises:
         ValueError: data, folder or settings do not fit; raised before any training.
         FloatingPointError: the loss became infinite or NaN; the last checkpoint stays.
@@ -100,6 +101,8 @@ def train(config, on_log=None):
 
     torch.manual_seed(config.seed)
     model = GPT(config.model).to(device)
+    if on_start:
+        on_start(model)
     optimizer = make_optimizer(model, config)
     first = run.load(model, optimizer) if config.resume else 0
     forward = _compiled(model, config, device)

@@ -213,6 +213,7 @@ _TABLE = {  # name: (its heads for each head of DIFF V2, description)
     "softmax_h": (1, "softmax, as many output heads: fewer parameters"),
     "softmax_1.5h": (1.5, "softmax, as many parameters: the fair baseline (ablation 4)"),
     "softmax_2h": (2, "softmax, as many query heads: more parameters"),
+    "softmax_2h_start": (2, "softmax_2h that starts as DIFF V2 with lambda 0.5, then is free"),
     "constructed": (1, "softmax_2h with W_O tied to subtract: V2 with a constant lambda"),
     "diff_v1": (1.5, "Differential Transformer V1: per-head RMSNorm, one lambda a layer"),
     "diff_v1_no_norm": (1.5, "V1 without the per-head RMSNorm"),
@@ -225,6 +226,7 @@ _TABLE = {  # name: (its heads for each head of DIFF V2, description)
     "gated_headwise": (1.5, "softmax with one sigmoid gate for each head"),
 }
 VARIANTS = {name: description for name, (_, description) in _TABLE.items()}
+START = {"softmax_2h_start": start_constructed}  # variants whose first weights are special
 
 
 def variant(config, name):

@@ -8,7 +8,16 @@ import pytest
 from scipy import stats
 
 from minidiff import GPT, GPTConfig
-from minidiff.compare import METRICS, Compare, interval, opposed_heads, pair_table, pairs, table
+from minidiff.compare import (
+    METRICS,
+    Compare,
+    interval,
+    join,
+    opposed_heads,
+    pair_table,
+    pairs,
+    table,
+)
 from minidiff.train import TrainConfig
 
 
@@ -112,9 +121,44 @@ def test_an_unknown_variant_stops_before_any_run(compare):
 
 def test_opposed_heads_finds_a_head_that_is_the_negative_of_another():
     model = GPT(GPTConfig(n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=32))
-    assert abs(opposed_heads(model)) < 0.3
+    assert abs(opposed_heads(model)["opposed_min"]) < 0.3
     slices = model.blocks[1].attn.o_proj.weight.data.unflatten(1, (4, 8))  # (D, h, d)
     slices[:, 2] = -0.5 * slices[:, 0]  # other keys and values: does not count
-    assert opposed_heads(model) > -0.3
+    assert opposed_heads(model)["opposed_min"] > -0.3
     slices[:, 1] = -0.5 * slices[:, 0]
-    assert opposed_heads(model) == pytest.approx(-1.0)
+    assert opposed_heads(model) == pytest.approx({"opposed_min": -1.0, "opposed_share": 2 / 8})
+
+
+def test_joined_files_hold_every_run_once_and_pair_them(compare, tmp_path):
+    files = [tmp_path / f"{name}.json" for name in compare.variants]
+    for name, file in zip(compare.variants, files, strict=True):
+        dataclasses.replace(compare, variants=(name,), results=file).run()
+    join([*files, files[0]], compare.results)
+    data = json.loads(compare.results.read_text())
+    assert [row["variant"] for row in data["rows"]] == ["diff_v2"] * 2 + ["softmax_1.5h"] * 2
+    assert {pair["metric"] for pair in data["pairs"]} == set(METRICS)
+    compare.run()  # finds nothing left to do
+    assert json.loads(compare.results.read_text())["rows"] == data["rows"]
+
+
+def test_runs_on_other_text_are_refused(compare, tmp_path):
+    alone = dataclasses.replace(compare, variants=("diff_v2",), seeds=(0,))
+    alone.run()
+    (tmp_path / "text" / "more.txt").write_text("another text\n" * 60)
+    with pytest.raises(ValueError, match="other text than --data"):
+        alone.run()
+    dataclasses.replace(alone, results=tmp_path / "new.json").run()
+    with pytest.raises(ValueError, match="different texts"):
+        join([alone.results, tmp_path / "new.json"], tmp_path / "joined.json")
+
+
+def test_a_constructed_start_is_where_training_starts_and_not_what_it_keeps(compare):
+    shape = dataclasses.replace(compare.config.model, n_head=2)
+    config = dataclasses.replace(compare.config, model=shape, lr=1e-5)
+    one = dataclasses.replace(
+        compare, config=config, variants=("softmax_2h", "softmax_2h_start"), seeds=(0,)
+    )
+    one.run()
+    free, started = json.loads(one.results.read_text())["rows"]
+    assert free["params"] == started["params"] and free["val_loss"] != started["val_loss"]
+    assert (started["opposed_share"], free["opposed_share"]) == (1, 0)

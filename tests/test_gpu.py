@@ -14,7 +14,6 @@ from minidiff.backends import cached_attention
 from minidiff.bench import _operation
 from minidiff.bench_tools import peak_gb
 from minidiff.generate import Decoder
-from minidiff.model import rope_angles
 
 pytestmark = pytest.mark.gpu
 
@@ -173,14 +172,13 @@ def test_memory_grows_with_t_and_for_naive_with_its_square(backend):
 
 
 def small_model(attention, dtype):
-    """A model whose maps are far from uniform; the angles keep their float32 precision."""
+    """A model whose maps are far from uniform."""
     fast = "flash2" if available_backends()["flash2"].startswith("ready") else "sdpa"
     config = GPTConfig(
         attention=attention, n_layer=2, n_head=4, n_kv_head=2, head_dim=64, n_embd=128,
         block_size=64, backend=fast if dtype == BF16 else "sdpa",
     )  # fmt: skip
     model = GPT(config).to("cuda", dtype)
-    model.angles = rope_angles(config).cuda()
     with torch.no_grad():
         for block in model.blocks:
             block.attn.q_proj.weight.mul_(10)

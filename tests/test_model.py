@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from minidiff import GPT, GPTConfig, diff_attention, theory
 from minidiff.generate import Decoder
-from minidiff.model import ATTENTION, DiffV2Attention, rope_angles, rotate
+from minidiff.model import ATTENTION, DiffV2Attention, rope_table, rotate
 
 TINY = GPTConfig(n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=16, block_size=24)
 
@@ -54,7 +54,7 @@ def test_zero_lambda_weights_give_lambda_one_half():
     model = tiny()
     attn, x = model.blocks[0].attn, torch.randn(2, 9, 16).double()
     nn.init.zeros_(attn.lambda_proj.weight)
-    q, k, _ = attn.qkv(x, model.angles[:9])
+    q, k, _ = attn.qkv(x, model.rope[:9])
     first, second = attn.branches(q, k).unflatten(1, (-1, 2)).unbind(2)  # A1, A2: (B, h, T, T)
     assert_close(attn.weights(q, k, x), first - 0.5 * second)
 
@@ -63,7 +63,7 @@ def test_zero_lambda_weights_give_lambda_one_half():
 def test_weights_times_values_is_what_the_fast_path_computes(attention):
     model = tiny(attention)
     attn, x = model.blocks[1].attn, torch.randn(2, 9, 16).double()
-    q, k, v = attn.qkv(x, model.angles[:9])
+    q, k, v = attn.qkv(x, model.rope[:9])
     values = v.repeat_interleave(2, dim=2)  # h / h_kv = 2
     context = torch.einsum("bhts,bshd->bthd", attn.weights(q, k, x), values)
     assert_close(attn.mix(q, k, v, x), context)
@@ -120,23 +120,24 @@ def test_published_weights_load_and_give_the_same_output():
     ours = DiffV2Attention(TINY).double()
     ours.load_state_dict(published.state_dict())  # strict: the names and shapes are the same
     x = torch.randn(2, 11, 16).double()
-    angles = rope_angles(TINY)[:11].double()
-    assert_close(ours(x, angles), published(x), rtol=1e-6, atol=1e-6)  # angles were float32
+    rope = rope_table(TINY)[:11].double()
+    assert_close(ours(x, rope), published(x), rtol=1e-6, atol=1e-6)  # the table was float32
 
 
 def test_a_cast_to_bfloat16_leaves_the_positions_apart():
-    """bfloat16 has 8 bits: it would round position 257 to 256, and rotate both by one angle."""
-    config = GPTConfig(n_layer=1, block_size=1024)
-    model = GPT(config).bfloat16()
-    assert_close(model.angles, rope_angles(config), rtol=0, atol=0)
-    assert model.angles[:, 0].unique().numel() == 1024
-    assert GPT(config).double().angles.dtype == torch.float64
+    """Rounded angles would not: bfloat16 has 8 bits, in which position 257 is 256."""
+    config = GPTConfig(n_layer=1, head_dim=64, block_size=1024)
+    x = torch.randn(1, 1, 1, 64).expand(1, 1024, 1, 64)  # one vector at every position
+    exact, rounded = rotate(x, rope_table(config)), rotate(x, GPT(config).bfloat16().rope)
+    assert_close(rounded, exact, rtol=0, atol=2**-7 * x.abs().max().item())
+    distances = torch.cdist(rounded[0, :, 0], rounded[0, :, 0]) + torch.eye(1024)
+    assert distances.min() > 0.3
 
 
 def test_rotation_keeps_lengths_and_makes_scores_depend_on_distance_only():
-    angles = rope_angles(GPTConfig(head_dim=8, block_size=32)).double()
+    rope = rope_table(GPTConfig(head_dim=8, block_size=32)).double()
     q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64).expand(2, 1, 32, 1, 8)
-    q, k = rotate(q, angles), rotate(k, angles)
+    q, k = rotate(q, rope), rotate(k, rope)
     assert_close(q.norm(dim=-1), q[:, :1].norm(dim=-1).expand(1, 32, 1))
     scores = q[0, :, 0] @ k[0, :, 0].T  # (32, 32)
     for distance in range(5):
@@ -147,7 +148,7 @@ def test_rotation_keeps_lengths_and_makes_scores_depend_on_distance_only():
 def test_rotation_turns_neighbouring_channels_and_not_halves():
     x = torch.zeros(1, 2, 1, 8)
     x[..., 0] = 1.0
-    turned = rotate(x, rope_angles(GPTConfig(head_dim=8, block_size=2)))[0, 1, 0]
+    turned = rotate(x, rope_table(GPTConfig(head_dim=8, block_size=2)))[0, 1, 0]
     assert turned.nonzero().flatten().tolist() == [0, 1]
 
 
@@ -229,7 +230,7 @@ def test_model_backends_give_the_same_loss_and_gradients():
 
 def test_diff_v2_attends_with_the_public_function():
     attn, x = tiny().blocks[0].attn, torch.randn(1, 6, 16).double()
-    q, k, v = attn.qkv(x, rope_angles(TINY)[:6])
+    q, k, v = attn.qkv(x, rope_table(TINY)[:6])
     assert_close(attn.mix(q, k, v, x), diff_attention(q, k, v, attn.lambda_proj(x)))
 
 

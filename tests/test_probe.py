@@ -217,7 +217,7 @@ def test_halves_are_measured_against_both_value_heads_and_without_the_theorem():
     model, idx = tiny("diff_halves"), tokens()
     view, attn = attention_maps(model, idx)[0], model.blocks[0].attn
     x = model.blocks[0].attn_norm(model.embed(idx))
-    q, k, v = attn.qkv(x, model.angles[:40])
+    q, k, v = attn.qkv(x, model.rope[:40])
     size = v.square().mean().sqrt()  # heads i and i + 4 read the value heads 0 and 1
     assert_close(view.rms, (attn.mix(q, k, v, x)[0].square().mean(-1).sqrt() / size).detach())
     assert view.rms_expected is None and probe(model, idx)[0]["rms_expected"] is None
@@ -382,10 +382,10 @@ def test_only_the_maps_of_one_layer_and_one_sequence_exist_at_a_time(monkeypatch
     """Weak references to all maps of a sequence in a layer die before the next ones are made."""
     look, made = probes._look, []
 
-    def watched(block, x, angles):
+    def watched(block, x, rope):
         assert len(x) == 1  # of the batch of 5
         assert all(earlier() is None for earlier in made)
-        view = look(block, x, angles)
+        view = look(block, x, rope)
         made.extend(weakref.ref(t) for t in (view.a1, view.a2, view.weights, view.logits))
         return view
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from minidiff import GPT, GPTConfig
 from minidiff.generate import Decoder
-from minidiff.model import ATTENTION, rope_angles
+from minidiff.model import ATTENTION, rope_table
 
 TINY = GPTConfig(n_layer=2, n_head=8, n_kv_head=4, head_dim=8, n_embd=16, block_size=24)
 GPU_PRESET = GPTConfig(n_layer=8, n_head=8, n_kv_head=2, head_dim=64, n_embd=512, block_size=1024)
@@ -31,7 +31,7 @@ def layer(name, layer_index=1, **changes):
 def inputs(attn, T=9, B=2):
     """x (B, T, D), the layer's normed input, and q, k, v from it."""
     x = torch.randn(B, T, attn.config.n_embd, dtype=torch.float64)
-    return x, attn.qkv(x, rope_angles(attn.config)[:T])
+    return x, attn.qkv(x, rope_table(attn.config)[:T])
 
 
 def tiny_model(name, **changes):
@@ -113,7 +113,7 @@ def test_outputs_and_gradients_are_those_of_the_formula(name, backend, h_kv, gro
     attn = layer(name, n_head=h_kv * group, n_kv_head=h_kv, head_dim=d, backend=backend)
     x, _ = inputs(attn, T)
     x.requires_grad_()
-    q, k, v = attn.qkv(x, rope_angles(attn.config)[:T])
+    q, k, v = attn.qkv(x, rope_table(attn.config)[:T])
     got, expected = attn.mix(q, k, v, x), torch.stack(formula(name, attn, q, k, v, x), dim=2)
     assert_close(got, expected, rtol=1e-10, atol=1e-10)
     wanted = [x, *(p for key, p in attn.named_parameters() if not key.startswith("o_proj"))]
@@ -213,11 +213,11 @@ def test_mixed_precision_is_close_to_float64(name):
 @every_attention
 def test_attention_compiles_without_a_graph_break(name):
     attn = GPT(dataclasses.replace(TINY, attention=name)).blocks[0].attn
-    x, angles = torch.randn(1, 6, 16), rope_angles(TINY)[:6]
+    x, rope = torch.randn(1, 6, 16), rope_table(TINY)[:6]
     torch.compiler.reset()  # all classes share one forward, and eight versions of it are the limit
     backend = "aot_eager" if name == "sink_logit" else "eager"  # it alone writes into a tensor
     compiled = torch.compile(attn, fullgraph=True, backend=backend)
-    assert_close(compiled(x, angles), attn(x, angles))
+    assert_close(compiled(x, rope), attn(x, rope))
 
 
 @every_attention
@@ -232,8 +232,8 @@ def test_fast_kernels_compute_every_variant_on_the_gpu(name, head_dim):
     exact.load_state_dict(fast.state_dict())
     x = torch.randn(2, 300, 512, device="cuda")
     with torch.autocast("cuda", torch.bfloat16):
-        out = fast.blocks[0].attn(x, fast.angles[:300])
-    expected = exact.blocks[0].attn(x.double(), exact.angles[:300])
+        out = fast.blocks[0].attn(x, fast.rope[:300])
+    expected = exact.blocks[0].attn(x.double(), exact.rope[:300])
     direction = torch.randn_like(expected)
     grads = (
         torch.autograd.grad(y, model.blocks[0].attn.parameters(), direction.to(y.dtype))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.testing import assert_close
 
 from minidiff import GPT, GPTConfig, attention, differential
 from minidiff.diff_v1 import DiffV1Attention, DiffV1NoNormAttention
-from minidiff.model import ATTENTION, DiffV2Attention, rope_angles
+from minidiff.model import ATTENTION, DiffV2Attention, rope_table
 from minidiff.variants import VARIANTS, parameter_counts, start_constructed, variant
 
 # ---- Known mistakes ----------------------------------------------------------------------------
@@ -78,8 +79,8 @@ def test_pairing_across_groups_is_a_relabelling_only_if_h_kv_is_one(h_kv):
     order = torch.arange(2 * h).unflatten(0, (2, h)).T.flatten()
     heads = wrong.q_proj.weight.unflatten(0, (2 * h, d))
     right.q_proj.weight.data = heads[order].flatten(0, 1).detach().clone()
-    x, angles = torch.randn(2, 9, 16).double(), rope_angles(TINY)[:9]
-    assert torch.allclose(wrong(x, angles), right(x, angles)) == (h_kv == 1)
+    x, rope = torch.randn(2, 9, 16).double(), rope_table(TINY)[:9]
+    assert torch.allclose(wrong(x, rope), right(x, rope)) == (h_kv == 1)
 
 
 PER_TOKEN = {"diff_v2", "diff_halves", "diff_no_sigmoid", "gated", "gated_headwise"}
@@ -102,8 +103,8 @@ def test_without_lambda_rows_sum_to_zero_and_little_is_left_at_initialisation():
     rms = {}
     for name in ("diff_v2", "diff_no_lambda"):
         model = GPT(GPTConfig(attention=name, n_layer=1, n_embd=64))
-        attn, angles = model.blocks[0].attn, model.angles[:64]
-        q, k, v = attn.qkv(x, angles)
+        attn, rope = model.blocks[0].attn, model.rope[:64]
+        q, k, v = attn.qkv(x, rope)
         rms[name] = attn.mix(q, k, v, x)[:, -1].square().mean().sqrt()
         if name == "diff_no_lambda":
             sums = attn.weights(q, k, x).sum(-1)
@@ -118,7 +119,7 @@ def test_without_the_sigmoid_lambda_starts_near_zero_and_has_no_bound():
             attn = GPT(GPTConfig(attention=name, n_embd=64)).blocks[0].attn
             attn.lambda_proj.weight.data *= scale
             x = torch.randn(2, 9, 64)
-            row_sum = attn.weights(*attn.qkv(x, rope_angles(attn.config)[:9])[:2], x).sum(-1)
+            row_sum = attn.weights(*attn.qkv(x, rope_table(attn.config)[:9])[:2], x).sum(-1)
             lam = 1 - row_sum  # (B, h, T)
             if name == "diff_v2":
                 assert lam.min() >= 0 and lam.max() <= 1
@@ -136,10 +137,10 @@ def test_a_sink_logit_of_zero_is_off_by_one_and_of_minus_infinity_is_softmax():
     weights = softmax.state_dict()
     off.load_state_dict(weights)
     sink.load_state_dict(weights | {"sink_logit": torch.zeros(8)})
-    x, angles = torch.randn(2, 9, 16).double(), rope_angles(TINY)[:9]
-    assert_close(sink(x, angles), off(x, angles))
+    x, rope = torch.randn(2, 9, 16).double(), rope_table(TINY)[:9]
+    assert_close(sink(x, rope), off(x, rope))
     sink.sink_logit.data.fill_(-1e4)  # exp underflows to 0
-    assert_close(sink(x, angles), softmax(x, angles))
+    assert_close(sink(x, rope), softmax(x, rope))
 
 
 @pytest.mark.parametrize("name", ["off_by_one", "sink_logit"])
@@ -174,8 +175,8 @@ def test_constructed_is_diff_v2_with_a_constant_lambda_for_each_head():
     same = {k: w for k, w in built.state_dict().items() if "lambda" not in k}
     diff.load_state_dict(same, strict=False)
     diff.lambda_proj = ConstantLambda(logits)
-    x, angles = torch.randn(2, 9, 16).double(), rope_angles(TINY)[:9]
-    assert_close(built(x, angles), diff(x, angles), rtol=1e-12, atol=1e-12)
+    x, rope = torch.randn(2, 9, 16).double(), rope_table(TINY)[:9]
+    assert_close(built(x, rope), diff(x, rope), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
@@ -236,16 +237,16 @@ def test_variants_have_the_parameters_of_diff_v2_or_say_otherwise(name):
     counts = parameter_counts(GPU_PRESET, name)
     model = GPT(variant(dataclasses.replace(GPU_PRESET, n_layer=1), name))
     assert sum(p.numel() for p in model.blocks[0].attn.parameters()) * 8 == counts["attention"]
-    if name in ("softmax_h", "softmax_2h"):
+    if name in ("softmax_h", "softmax_2h", "softmax_2h_start"):
         assert abs(counts["percent"]) > 5
-        assert "fewer" in VARIANTS[name] or "more" in VARIANTS[name]
+        assert re.search("fewer|more|softmax_2h", VARIANTS[name])
     else:
         assert abs(counts["percent"]) < 0.5
 
 
 def test_variants_are_sized_by_heads():
     heads = {name: variant(TINY, name).n_head for name in VARIANTS}
-    assert heads.pop("softmax_2h") == 16
+    assert heads.pop("softmax_2h") == heads.pop("softmax_2h_start") == 16
     wider = {"softmax_1.5h", "diff_v1", "diff_v1_no_norm", "off_by_one", "sink_logit"}
     assert heads == {n: 12 if n in wider | {"gated_headwise"} else 8 for n in heads}
     assert variant(TINY, "diff_v2") == TINY
