@@ -46,7 +46,9 @@ def _sdpa(q, k, v, causal, mask=None):
     )  # fmt: skip
     if not q.is_cuda:
         return call().transpose(1, 2)
-    with sdpa_kernel(_SDPA_ORDER, set_priority=True):
+    # cuDNN at the head sizes that were tested: at 72 (sink_logit) a test failed on an H200.
+    order = _SDPA_ORDER if q.shape[-1] in (32, 64, 128) else _SDPA_ORDER[1:]
+    with sdpa_kernel(order, set_priority=True):
         return call().transpose(1, 2)  # (B, T, H, d)
 
 
@@ -128,19 +130,24 @@ def _flash4(q, k, v, causal):
 def cached_attention(q, k_cache, v_cache, n_keys, *, backend="auto"):
     """Causal attention over a cache of which only the first n_keys positions are filled.
 
-    n_keys is a tensor, so that one CUDA graph serves every position. No gradients.
+    n_keys is a tensor, so that one CUDA graph serves every position. No gradients. SDPA reads the
+    whole cache, the others only what is filled.
 
     Args:
         q: (B, T, H, d), the queries of the last T filled positions.
         k_cache, v_cache: (B, S_max, h_kv, d).
         n_keys: int32 tensor (1,), the T new positions included.
-        backend: as in ``attention``; flash-attn 2, where it runs, reads only the filled keys.
+        backend: "auto": decode_kernel.py for T = 1, else flash-attn 2, each where it can run, else
+            SDPA with a mask. "flash", "flash2", "flash4": flash-attn 2. "sdpa", "naive": SDPA.
     Returns:
         (B, T, H, d).
     """
     tensors = (q.device, q.dtype, q.shape[-1])
     choose_backend(backend, *tensors)  # raises if it cannot run
-    if backend not in ("naive", "sdpa") and _why_not("flash2", *tensors) is None:
+    if backend == "auto" and q.shape[1] == 1 and _why_not("split", *tensors) is None:
+        return _package("minidiff.decode_kernel").split_decode(q, k_cache, v_cache, n_keys)
+    fits = q.shape[-1] <= 128 or backend != "auto"  # some builds of flash-attn 2 stop there
+    if backend not in ("naive", "sdpa") and fits and _why_not("flash2", *tensors) is None:
         from flash_attn import flash_attn_with_kvcache
 
         n_keys = n_keys.expand(q.shape[0]).contiguous()  # (B,)
@@ -209,6 +216,7 @@ def _why_not(name, device, dtype, head_dim):
     module, package, capability, largest = {
         "flash2": ("flash_attn", "flash-attn", (8, 0), 256),
         "flash4": ("flash_attn.cute.interface", "flash-attn-4", (9, 0), 128),
+        "split": ("minidiff.decode_kernel", "triton", (8, 0), 256),  # for cached_attention only
     }[name]
     if device.type != "cuda":
         return f"it needs a CUDA GPU and the tensors are on {device.type}; use backend='sdpa'"

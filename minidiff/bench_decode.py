@@ -37,7 +37,8 @@ class DecodeBench:
     contexts: tuple[int, ...] = (2048, 8192, 32768, 131072)  # tokens in the cache
     # names in variants.py; times are also given against softmax_h
     variants: tuple[str, ...] = ("softmax_h", "diff_v2", "diff_v1", "softmax_2h")
-    kernels: tuple[str, ...] = ("cached", "sdpa")  # cached (what generate calls), sdpa, flash4
+    # cached (what generate calls), flash2 (flash_attn_with_kvcache), sdpa, flash4
+    kernels: tuple[str, ...] = ("cached", "flash2", "sdpa")
     steps: bool = True  # also time whole steps of a model
     generate: bool = True  # also time generate(), with the 25M model
     n_layer: int = 8  # of the model; attention alone is that of one layer
@@ -154,6 +155,7 @@ def _flash4(q, k, v, n_keys):
 
 KERNELS = {  # name: function of q (B, 1, H, d), k and v (B, S, h_kv, d), and n_keys = S
     "cached": cached_attention,
+    "flash2": partial(cached_attention, backend="flash2"),
     "sdpa": lambda q, k, v, n_keys: attention(q, k, v, backend="sdpa"),
     "flash4": _flash4,
 }
