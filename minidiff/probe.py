@@ -197,7 +197,8 @@ def _logits(attn, q, k):
 def _measure(view, threshold, skip):
     """The columns of one sequence: name -> (h,), or () for the whole layer."""
     eff = view.weights.abs()
-    eff = eff / eff.sum(-1, keepdim=True)
+    total = eff.sum(-1)  # (h, T); 0 where lambda is 1 and both maps are alike: nothing is attended
+    eff = eff / total.clamp_min(torch.finfo(eff.dtype).tiny).unsqueeze(-1)
     sees = torch.ones_like(eff[0]).tril() > 0  # (T, T): query i sees key j <= i
     n = sees.sum(-1)  # (T,) keys that each query sees
     # A uniform row has no key under 1/n; rounding must not make that n of them.
@@ -209,7 +210,7 @@ def _measure(view, threshold, skip):
         "rho": view.rho,
         "sparsity": (small.to(eff).sum(-1) / n)[:, skip:].mean(-1),
         "entropy": torch.special.entr(eff).sum(-1)[:, skip:].mean(-1),
-        "effective_tokens": effective_tokens(eff)[:, skip:].mean(-1),
+        "effective_tokens": effective_tokens(eff).where(total > 0, 0.0)[:, skip:].mean(-1),
     }
     if view.rms_expected is not None:
         columns["rms_expected"] = view.rms_expected[skip:].square().mean(0).sqrt()

@@ -220,6 +220,24 @@ def test_attention_compiles_without_a_graph_break(name):
     assert_close(compiled(x, rope), attn(x, rope))
 
 
+def gradients_in_many_directions(fast, exact, out, expected, n=16):
+    """For each parameter, its gradient in both models, stacked over n random output gradients.
+
+    The gradient of V1's one lambda sums terms of both signs over all tokens, heads and channels: in
+    one direction it may happen to be no larger than its rounding error.
+    """
+    grads = {fast: [], exact: []}
+    for _ in range(n):
+        direction = torch.randn_like(expected)
+        for model, y in ((fast, out), (exact, expected)):
+            parameters = model.blocks[0].attn.parameters()
+            grads[model].append(
+                torch.autograd.grad(y, parameters, direction.to(y.dtype), retain_graph=True)
+            )
+    stacked = ([torch.stack(g) for g in zip(*grads[m], strict=True)] for m in (fast, exact))
+    return zip(*stacked, strict=True)
+
+
 @every_attention
 @pytest.mark.gpu
 @pytest.mark.parametrize("head_dim", [64, 128])
@@ -234,15 +252,9 @@ def test_fast_kernels_compute_every_variant_on_the_gpu(name, head_dim):
     with torch.autocast("cuda", torch.bfloat16):
         out = fast.blocks[0].attn(x, fast.rope[:300])
     expected = exact.blocks[0].attn(x.double(), exact.rope[:300])
-    direction = torch.randn_like(expected)
-    grads = (
-        torch.autograd.grad(y, model.blocks[0].attn.parameters(), direction.to(y.dtype))
-        for model, y in ((fast, out), (exact, expected))
-    )
-    for ours, theirs in [(out, expected), *zip(*grads, strict=True)]:
-        # A wrong kernel is off by about 1, bf16 by 0.01; only V1's one lambda, whose gradient sums
-        # terms of both signs over all tokens, heads and channels, was seen at 0.06 (on a CPU).
-        assert (ours.double() - theirs).norm() / theirs.norm() < 0.1
+    pairs = [(out, expected), *gradients_in_many_directions(fast, exact, out, expected)]
+    for ours, theirs in pairs:  # a wrong kernel is off by about 1, bfloat16 by 0.01
+        assert (ours.double() - theirs).norm() / theirs.norm() < 0.05
     idx = torch.randint(0, 256, (2, 20), device="cuda")
     with torch.no_grad():
         decode = Decoder(fast.bfloat16())  # a prompt, then tokens through the recorded CUDA graph
