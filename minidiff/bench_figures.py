@@ -82,11 +82,17 @@ def draw_decode(rows, plt, colour):
             for what, line in (("attention", ":"), ("step", "-")):
                 key = (what, name, batch)
                 own = [r for r in timed if (r["what"], r["variant"], r["batch"]) == key]
+                own.sort(key=lambda row: row["context"])
                 look = {"color": colour(name), "marker": mark, "linestyle": line}
                 ratio.plot([r["context"] for r in own], [r["vs_softmax_h"] for r in own], **look)
     for batch, mark in marks.items():
         ratio.plot([], [], mark, color="grey", label=f"batch {batch}")
     ratio.set(xscale="log", xlabel="context (tokens)", ylabel="ms a token, softmax h = 1")
+    contexts = sorted({row["context"] for row in timed if row["what"] != "generate"})
+    ratio.set_xticks(contexts, [f"{n // 1024}k" if n >= 1024 else n for n in contexts])
+    ratio.set_yscale("log")  # or V1, at 2 and above, leaves no room for the rest
+    ratio.set_yticks((1, 1.1, 1.2, 1.5, 2, 3), (1, 1.1, 1.2, 1.5, 2, 3))
+    ratio.minorticks_off()
     ratio.set_title("Dotted: attention alone; solid: whole step")
     if timed:
         ratio.legend(fontsize=11)

@@ -4,7 +4,8 @@
 #   pair       the two models of notebooks/checkpoints (7 layers, 5.7M parameters)
 #   deep       the same with 12 thinner layers (5.4M)
 #   main       softmax (1.5h heads) and DIFF V2 at 25M parameters, three seeds
-#   variants   everything else at 25M, one seed
+#   variants   everything else at 25M, one seed; into the same file
+#   long       softmax (1.5h heads) and DIFF V2 for 1500 steps, one seed
 #   rates      larger and larger learning rates, for the claims about stability
 #   ops, train, decode   the speed benches
 # A part that was cut off goes on where it stopped: a run that is in its file is not run again.
@@ -29,13 +30,15 @@ for part in "$@"; do
     deep)
       compare --seeds 0 --steps 1700 --n-layer 12 --n-embd 192 --n-head 4 --head-dim 48 --lr 4e-3 \
         --results "$out/evidence_5m_deep.json" ;;
-    main) compare --steps 1500 --results "$out/evidence_25m.json" ;;
+    main) compare --steps 1000 --results "$out/evidence_25m.json" ;;
     variants)
-      compare --steps 1500 --seeds 0 --results "$out/evidence_25m_variants.json" \
-        --variants diff_v1 diff_no_lambda diff_no_sigmoid diff_halves gated sink_logit off_by_one \
-        softmax_2h diff_v1_no_norm gated_headwise ;;
+      compare --steps 1000 --seeds 0 --results "$out/evidence_25m.json" \
+        --variants softmax_2h softmax_2h_start diff_v1 diff_v1_no_norm diff_halves diff_no_lambda \
+        diff_no_sigmoid off_by_one sink_logit gated ;;
+    long) compare --steps 1500 --seeds 0 --results "$out/evidence_25m_long.json" ;;
     rates)
-      compare --steps 400 --seeds 0 --lrs 6e-3 1.2e-2 2.4e-2 --results "$out/evidence_25m_rates.json" \
+      compare --steps 300 --batch-size 32 --seeds 0 --lrs 6e-3 1.2e-2 2.4e-2 \
+        --results "$out/evidence_25m_rates.json" \
         --variants softmax_1.5h diff_v2 diff_halves diff_no_sigmoid ;;
     ops | train | decode) $python -m minidiff bench "$part" --out "$out/bench_$part.json" ;;
     *) echo "unknown part $part" >&2; exit 2 ;;
