@@ -16,6 +16,7 @@ from minidiff.bench import train as train_speed
 from minidiff.bench_decode import DecodeBench
 from minidiff.bench_decode import decode as decode_speed
 from minidiff.bench_tools import defaults
+from minidiff.claims import claims, markdown, measure, put_into
 from minidiff.compare import Compare
 from minidiff.data import decode, encode
 from minidiff.runs import load_run, read_metrics
@@ -97,6 +98,23 @@ class Sample:
         print(sample(**vars(self)))
 
 
+@dataclass
+class Claims:
+    """The published claims, and what was measured of each: the table of the README."""
+
+    measure: bool = False  # first measure again what a CPU can, within a minute
+    readme: Path | None = None  # put the table into this file, between its two marks
+
+    def run(self):
+        """Print the table, or put it into a file."""
+        if self.measure:
+            measure()
+        if self.readme:
+            put_into(self.readme, claims())
+        else:
+            print(markdown(claims()), end="")
+
+
 def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device="auto"):
     """The prompt and what the model of a run folder makes of it, as text."""
     device = pick_device(device)
@@ -127,7 +145,8 @@ def main(argv=None):
         Annotated[Train, tyro.conf.subcommand("train", default=Train(config))]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
         | Annotated[CompareCommand, tyro.conf.subcommand("compare", default=CompareCommand(config))]
-        | Annotated[Bench, tyro.conf.subcommand("bench")],
+        | Annotated[Bench, tyro.conf.subcommand("bench")]
+        | Annotated[Claims, tyro.conf.subcommand("claims")],
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
         args=argv,
         prog="python -m minidiff",

@@ -1,0 +1,68 @@
+"""The table of claims: what it measures, and that the README holds what the results say."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from minidiff import GPT, GPTConfig
+from minidiff.claims import Evidence, claims, markdown, put_into, rounding_errors, v1_gradients
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_norm_of_v1_gains_sqrt_n_and_nothing_else_does():
+    few, many = v1_gradients((64, 4096))
+    gain = [row["diff_v1"] / row["diff_v1_no_norm"] for row in (few, many)]
+    assert gain[1] / gain[0] == pytest.approx(math.sqrt(4096 / 64), rel=0.15)
+    for name in ("diff_v1_no_norm", "diff_v2"):  # an average over n keys: 1 / sqrt(n)
+        assert few[name] / many[name] == pytest.approx(math.sqrt(4096 / 64), rel=0.15)
+
+
+def test_rounding_is_that_of_the_precision_and_leaves_the_model_alone():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=2, block_size=64))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    idx = torch.randint(0, 256, (2, 64))
+    half, double = rounding_errors(model, idx), rounding_errors(model, idx, torch.float32)
+    assert len(half) == 2
+    for layer in half:
+        assert 2**-10 < layer["branches"] < layer["heads"] < 2**-5  # bfloat16 keeps 8 bits
+    assert all(layer["heads"] < 1e-5 for layer in double)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    (softmax,) = rounding_errors(GPT(GPTConfig("softmax", n_layer=1)), idx)
+    assert softmax["branches"] == pytest.approx(softmax["heads"])
+
+
+def test_the_readme_holds_the_table_that_the_results_give(tmp_path):
+    copy = tmp_path / "README.md"
+    copy.write_text((ROOT / "README.md").read_text())
+    put_into(copy, claims())
+    assert copy.read_text() == (ROOT / "README.md").read_text(), (
+        "python -m minidiff claims --readme README.md"
+    )
+
+
+def test_every_claim_has_a_verdict():
+    rows = claims()
+    numbers = [number for row in rows for number in row[0].split(", ")]
+    assert sorted(numbers, key=int) == [str(i) for i in range(1, 18)]
+    assert {row[2] for row in rows} <= {"holds", "partly", "not shown", "not measured"}
+    assert markdown(rows).count("\n") == len(rows) + 2
+
+
+def test_a_verdict_follows_from_the_interval(monkeypatch):
+    verdict = {row[0]: row[2] for row in claims()}
+    assert verdict["3, 12"] == "not shown"
+    pair = Evidence.pair
+    better = (-0.02, -0.03, -0.01)
+    monkeypatch.setattr(Evidence, "pair", lambda e, m: better if m == "val_loss" else pair(e, m))
+    assert {row[0]: row[2] for row in claims()}["3, 12"] == "holds"
+
+
+def test_a_file_without_the_marks_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("no marks\n")
+    with pytest.raises(ValueError, match="end of claims"):
+        put_into(tmp_path / "README.md", claims())
+    assert (tmp_path / "README.md").read_text() == "no marks\n"
