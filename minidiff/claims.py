@@ -208,8 +208,8 @@ def claims(folder=RESULTS):
         ("2", "eliminates attention sinks", "partly" if sink[2] < 0 else "not shown",
          f"attention on BOS, worst head: {e.mean('softmax_1.5h', 'first_share_eff_max'):.2f} to "
          f"{e.mean('diff_v2', 'first_share_eff_max'):.2f}, {_signed(sink, 2)} (a uniform head: "
-         f"0.003), smaller in {_of(e.smaller('first_share_eff_max'))} pairs of runs; heads with a sink (over 0.3): "
-         f"{e.mean('softmax_1.5h', 'sink_rate_eff_mean'):.1%} to "
+         f"0.003), smaller in {_of(e.smaller('first_share_eff_max'))} pairs of runs; heads with a "
+         f"sink (over 0.3): {e.mean('softmax_1.5h', 'sink_rate_eff_mean'):.1%} to "
          f"{e.mean('diff_v2', 'sink_rate_eff_mean'):.1%}", EVIDENCE),
         ("3, 12", "lower loss than softmax with as many parameters (1.5h heads)",
          verdict[loss[2] < 0], f"{_signed(loss, 3)} nats per byte", EVIDENCE),
@@ -247,8 +247,8 @@ def claims(folder=RESULTS):
         ("14", "a softmax model with 2h heads rarely learns exact negatives",
          verdict[e.one("softmax_2h", "opposed_min") > -0.9],
          f"smallest cosine of two heads {e.one('softmax_2h', 'opposed_min'):.2f} (exact negatives: "
-         f"-1), one seed; and {e.one('softmax_2h_start', 'opposed_min'):.2f} where all pairs started "
-         "at -1, which equal gradients undo within steps", EVIDENCE),
+         f"-1), one seed; and {e.one('softmax_2h_start', 'opposed_min'):.2f} where all pairs "
+         "started at -1, which equal gradients undo within steps", EVIDENCE),
         ("15, 16", "works with sparse attention and with YOCO", "not measured", "", ""),
         ("17", "cancelling may mitigate rounding error",
          verdict[rounding["diff_v2"] < rounding["softmax_1.5h"]],
