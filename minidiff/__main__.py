@@ -16,7 +16,7 @@ from minidiff.bench import train as train_speed
 from minidiff.bench_decode import DecodeBench
 from minidiff.bench_decode import decode as decode_speed
 from minidiff.bench_tools import defaults
-from minidiff.claims import claims, markdown, measure, put_into
+from minidiff.claims import RESULTS, claims, markdown, measure, put_into
 from minidiff.compare import Compare
 from minidiff.data import decode, encode
 from minidiff.runs import load_run, read_metrics
@@ -38,7 +38,11 @@ class Train:
         out = Path(self.config.out)
         models = {name: variant(self.config.model, name) for name in self.variants}
         for name, model in models.items():
-            folder = train(dataclasses.replace(self.config, model=model, out=str(out / name)))
+            folder = out / name
+            resume = self.config.resume and (  # stopped in the first model, there is no second yet
+                (folder / "checkpoint.safetensors").exists() or name == self.variants[0]
+            )
+            train(dataclasses.replace(self.config, model=model, out=str(folder), resume=resume))
             if int(os.environ.get("RANK", "0")) == 0:
                 text = [sample(folder, prompt) for prompt in ("def ", "class ", "import ")]
                 (folder / "sample.txt").write_text("\n\n-----\n".join(text) + "\n")
@@ -103,16 +107,17 @@ class Claims:
     """The published claims, and what was measured of each: the table of the README."""
 
     measure: bool = False  # first measure again what a CPU can, within a minute
+    results: Path = RESULTS  # the folder of the results files
     readme: Path | None = None  # put the table into this file, between its two marks
 
     def run(self):
         """Print the table, or put it into a file."""
         if self.measure:
-            measure()
+            measure(self.results)
         if self.readme:
-            put_into(self.readme, claims())
+            put_into(self.readme, claims(self.results))
         else:
-            print(markdown(claims()), end="")
+            print(markdown(claims(self.results)), end="")
 
 
 def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device="auto"):

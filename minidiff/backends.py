@@ -138,7 +138,8 @@ def cached_attention(q, k_cache, v_cache, n_keys, *, backend="auto"):
         k_cache, v_cache: (B, S_max, h_kv, d).
         n_keys: int32 tensor (1,), the T new positions included.
         backend: "auto": decode_kernel.py for T = 1, else flash-attn 2, each where it can run, else
-            SDPA with a mask. "flash", "flash2", "flash4": flash-attn 2. "sdpa", "naive": SDPA.
+            SDPA with a mask. "flash", "flash2", "flash4": flash-attn 2, the only one with a kernel
+            for caches, where it can run, else SDPA. "sdpa", "naive": SDPA.
     Returns:
         (B, T, H, d).
     """

@@ -55,15 +55,7 @@ class Compare:
 
     def run(self):
         """Run what the results file lacks, then print the tables."""
-        data = {"rows": []}
-        if self.results.exists():
-            data = json.loads(self.results.read_text())
-        fingerprint = self._data().fingerprint
-        if data.setdefault("data_fingerprint", fingerprint) != fingerprint:
-            raise ValueError(
-                f"{self.results} holds runs on other text than --data {self.config.data} is here, "
-                "so their losses do not compare: give another --results"
-            )
+        data = self._opened()
         done = {row["key"] for row in data["rows"]}
         grid = itertools.product(self.lrs or (self.config.lr,), self.seeds, self.variants)
         for lr, seed, name in grid:
@@ -74,6 +66,25 @@ class Compare:
                 self._write(data)
         print(table(data["rows"]))
         print(pair_table(pairs(data["rows"])))
+
+    def _opened(self):
+        """The results file, or an empty one; refused where its runs do not compare with these."""
+        settings = dataclasses.asdict(self.config)
+        settings |= settings.pop("model") | {"data": self._data().fingerprint}
+        for name in ("lr", "seed", "out", "device", "compile", "resume", "overwrite", "log_every",
+                     "save_every"):  # fmt: skip
+            del settings[name]  # in each run's key, or of no influence on its numbers
+        if not self.results.exists():
+            return {"settings": settings, "command": [], "rows": []}
+        data = json.loads(self.results.read_text())
+        before = data.get("settings", {})
+        changed = [name for name in settings if settings[name] != before.get(name)]
+        if changed:
+            raise ValueError(
+                f"{self.results} holds runs with other settings ({', '.join(changed)}), which do "
+                "not compare with these: give another --results"
+            )
+        return data
 
     def one_run(self, key, name, lr, seed):
         """Train and probe one model; returns its row of the results."""
@@ -113,7 +124,8 @@ class Compare:
     def _write(self, data):
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         data |= {"machine": gpu, "torch": torch.__version__, "date": str(date.today())}
-        data |= {"command": " ".join(sys.argv), "model": dataclasses.asdict(self.config.model)}
+        if (command := " ".join(sys.argv)) not in data["command"]:
+            data["command"].append(command)
         self.results.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.results, lambda path: path.write_text(json.dumps(data, indent=1) + "\n"))
 
@@ -122,13 +134,13 @@ def join(files, result):
     """Put the rows of several results files into one: of processes that shared a GPU, say.
 
     Raises:
-        ValueError: the files hold runs on different texts.
+        ValueError: the files hold runs with different settings or on different texts.
     """
     parts = [json.loads(Path(file).read_text()) for file in files]
-    if len({part["data_fingerprint"] for part in parts}) > 1:
-        raise ValueError("these runs were made on different texts: their losses do not compare")
+    if any(part.get("settings") != parts[0].get("settings") for part in parts):
+        raise ValueError("these runs had different settings or texts: their losses do not compare")
     rows = {row["key"]: row for part in parts for row in part["rows"]}
-    commands = list(dict.fromkeys(part["command"] for part in parts))
+    commands = list(dict.fromkeys(line for part in parts for line in part["command"]))
     joined = parts[-1] | {"command": commands, "rows": list(rows.values())}
     joined["pairs"] = pairs(joined["rows"])
     replace_file(Path(result), lambda path: path.write_text(json.dumps(joined, indent=1) + "\n"))
@@ -157,9 +169,11 @@ def pairs(rows, confidence=0.95):
     """Mean and interval of the difference of every two variants, for each learning rate and metric.
 
     Returns rows with variant, other, lr, metric, difference (variant minus other), low, high and
-    seeds. Two variants that share a single seed get no row: one difference has no interval.
+    seeds. Two variants that share a single seed get no row: one difference has no interval. A run
+    that diverged has no place in a mean: it is left out, and the table says DIVERGED.
     """
     found = []
+    rows = [row for row in rows if "diverged" not in row]
     names = list(dict.fromkeys(row["variant"] for row in rows))
     for lr in dict.fromkeys(row["lr"] for row in rows):
         runs = {(row["variant"], row["seed"]): row for row in rows if row["lr"] == lr}
@@ -218,12 +232,15 @@ def opposed_heads(model):
 
     Returns:
         opposed_min, the smallest cosine in the model, and opposed_share, the share of heads that
-        have a partner with a cosine below -0.9.
+        have a partner with a cosine below -0.9. Nothing for another attention than softmax, or
+        where no two heads share keys and values.
     """
-    closest = []
+    c, closest = model.config, []
+    if c.attention != "softmax" or c.n_head == c.n_kv_head:
+        return {}
     for block in model.blocks:
         weight = block.attn.o_proj.weight.detach().float()  # (D, h*d)
-        slices = weight.T.unflatten(0, (model.config.n_kv_head, -1, model.config.head_dim))
+        slices = weight.T.unflatten(0, (c.n_kv_head, -1, c.head_dim))
         slices = torch.nn.functional.normalize(slices.flatten(2), dim=-1)  # (h_kv, group, d*D)
         closest.append((slices @ slices.mT).amin(-1).flatten())  # (h,)
     closest = torch.cat(closest)

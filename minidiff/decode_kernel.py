@@ -37,10 +37,16 @@ def split_decode(q, k_cache, v_cache, n_keys, *, n_splits=None):
         n_splits: among how many programs the keys are split, a power of two; None: by rule.
     Returns:
         (B, 1, H, d), in the dtype of q. No gradients.
+    Raises:
+        ValueError: the shapes or strides do not fit.
     """
-    B, _, H, d = q.shape
-    S_max, h_kv = k_cache.shape[1:3]
-    assert q.stride(3) == k_cache.stride(3) == v_cache.stride(3) == 1, "channels must be adjacent"
+    (B, T, H, d), (_, S_max, h_kv, _) = q.shape, k_cache.shape
+    shapes = k_cache.shape == v_cache.shape == (B, S_max, h_kv, d) and T == 1 and H % h_kv == 0
+    if not shapes or {q.stride(3), k_cache.stride(3), v_cache.stride(3)} != {1}:
+        raise ValueError(
+            f"q {tuple(q.shape)}, caches {tuple(k_cache.shape)}, {tuple(v_cache.shape)} must be "
+            "(B, 1, H, d) and (B, S_max, h_kv, d), h_kv a divisor of H, channels adjacent"
+        )
     group, wide = H // h_kv, max(16, triton.next_power_of_2(d))
     rows = max(16, triton.next_power_of_2(group))  # the tensor cores want 16
     block = min(128, max(16, TILE_BYTES // (wide * k_cache.element_size())))  # keys per tile

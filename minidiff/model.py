@@ -69,7 +69,7 @@ def rope_table(config):
 def rotate(x, rope):
     """Turn the channel pairs (0,1), (2,3), ... of x (B, T, H, d) as rope (T, 2, d/2) says."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)  # (B, T, H, d/2) each
-    cos, sin = rope.unsqueeze(2).unbind(1)  # (T, 1, d/2) each, float32, the same for all heads
+    cos, sin = rope.unsqueeze(2).unbind(1)  # (T, 1, d/2) each, the same for all heads
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
 
 

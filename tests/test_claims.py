@@ -52,13 +52,43 @@ def test_every_claim_has_a_verdict():
     assert markdown(rows).count("\n") == len(rows) + 2
 
 
-def test_a_verdict_follows_from_the_interval(monkeypatch):
-    verdict = {row[0]: row[2] for row in claims()}
-    assert verdict["3, 12"] == "not shown"
+@pytest.mark.parametrize(
+    ("number", "metric", "values", "verdict"),
+    [
+        ("3, 12", "val_loss", (-0.02, -0.03, -0.01), "holds"),
+        ("3, 12", "val_loss", (-0.02, -0.05, 0.01), "not shown"),
+        ("3, 12", "val_loss", (0.02, 0.01, 0.03), "not shown"),
+        ("2", "first_share_eff_max", (-0.2, -0.5, 0.1), "not shown"),
+        ("4", "n_spikes", (-3.0, -4.0, -2.0), "holds"),
+    ],
+)
+def test_a_verdict_follows_from_the_interval(monkeypatch, number, metric, values, verdict):
     pair = Evidence.pair
-    better = (-0.02, -0.03, -0.01)
-    monkeypatch.setattr(Evidence, "pair", lambda e, m: better if m == "val_loss" else pair(e, m))
-    assert {row[0]: row[2] for row in claims()}["3, 12"] == "holds"
+    monkeypatch.setattr(Evidence, "pair", lambda e, m: values if m == metric else pair(e, m))
+    assert {row[0]: row[2] for row in claims()}[number] == verdict
+
+
+def test_a_verdict_follows_from_the_ratios_and_errors(monkeypatch):
+    start = Evidence.__init__
+
+    def better(evidence, folder):
+        start(evidence, folder)
+        for row in evidence.train["rows"]:
+            row["vs_softmax_1.5h"] = 0.97
+        evidence.cpu["rounding"]["diff_v2"] = [{"heads": 1e-4}]
+        for row in evidence.rates["rows"]:
+            row["diverged"] = "the loss is nan"
+
+    monkeypatch.setattr(Evidence, "__init__", better)
+    rows = {row[0]: row for row in claims()}
+    assert rows["7"][2] == rows["17"][2] == "holds" and "12 of 12 diverged" in rows["4"][3]
+
+
+def test_intervals_are_those_of_compare():
+    evidence = Evidence()
+    for row in evidence.main["pairs"]:
+        expected = (row["difference"], row["low"], row["high"])
+        assert evidence.pair(row["metric"]) == pytest.approx(expected)
 
 
 def test_a_file_without_the_marks_is_refused(tmp_path):

@@ -120,7 +120,7 @@ def test_an_unknown_variant_stops_before_any_run(compare):
 
 
 def test_opposed_heads_finds_a_head_that_is_the_negative_of_another():
-    model = GPT(GPTConfig(n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=32))
+    model = GPT(GPTConfig("softmax", n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=32))
     assert abs(opposed_heads(model)["opposed_min"]) < 0.3
     slices = model.blocks[1].attn.o_proj.weight.data.unflatten(1, (4, 8))  # (D, h, d)
     slices[:, 2] = -0.5 * slices[:, 0]  # other keys and values: does not count
@@ -129,32 +129,66 @@ def test_opposed_heads_finds_a_head_that_is_the_negative_of_another():
     assert opposed_heads(model) == pytest.approx({"opposed_min": -1.0, "opposed_share": 2 / 8})
 
 
+def test_only_softmax_heads_that_share_keys_can_be_opposed():
+    for name, heads in (("diff_v2", 4), ("constructed", 4), ("softmax", 2)):
+        config = GPTConfig(name, n_layer=1, n_head=heads, n_kv_head=2, head_dim=8, n_embd=32)
+        assert opposed_heads(GPT(config)) == {}
+
+
 def test_joined_files_hold_every_run_once_and_pair_them(compare, tmp_path):
     files = [tmp_path / f"{name}.json" for name in compare.variants]
     for name, file in zip(compare.variants, files, strict=True):
         dataclasses.replace(compare, variants=(name,), results=file).run()
-    join([*files, files[0]], compare.results)
+    first = json.loads(files[0].read_text())
+    files[0].write_text(json.dumps(first | {"command": ["the first"]}))
+    join(files, compare.results)
+    join([compare.results, files[0]], compare.results)  # a joined file can be joined again
     data = json.loads(compare.results.read_text())
     assert [row["variant"] for row in data["rows"]] == ["diff_v2"] * 2 + ["softmax_1.5h"] * 2
+    assert data["command"][0] == "the first" and len(data["command"]) == 2
     assert {pair["metric"] for pair in data["pairs"]} == set(METRICS)
     compare.run()  # finds nothing left to do
     assert json.loads(compare.results.read_text())["rows"] == data["rows"]
 
 
-def test_runs_on_other_text_are_refused(compare, tmp_path):
+def test_runs_that_do_not_compare_are_refused(compare, tmp_path):
     alone = dataclasses.replace(compare, variants=("diff_v2",), seeds=(0,))
     alone.run()
+    decayed = dataclasses.replace(alone.config, weight_decay=0.9)
+    wider = dataclasses.replace(
+        alone.config, model=dataclasses.replace(alone.config.model, head_dim=16)
+    )
+    for config, name in ((decayed, "weight_decay"), (wider, "head_dim")):
+        with pytest.raises(ValueError, match=rf"other settings \({name}\).* another --results"):
+            dataclasses.replace(alone, config=config).run()
     (tmp_path / "text" / "more.txt").write_text("another text\n" * 60)
-    with pytest.raises(ValueError, match="other text than --data"):
+    with pytest.raises(ValueError, match=r"other settings \(data\)"):
         alone.run()
     dataclasses.replace(alone, results=tmp_path / "new.json").run()
-    with pytest.raises(ValueError, match="different texts"):
+    with pytest.raises(ValueError, match="different settings or texts"):
         join([alone.results, tmp_path / "new.json"], tmp_path / "joined.json")
+    old = json.loads(alone.results.read_text())
+    del old["settings"]  # a file from before they were kept
+    alone.results.write_text(json.dumps(old))
+    with pytest.raises(ValueError, match="another --results"):
+        alone.run()
+
+
+def test_a_diverged_run_is_not_averaged():
+    rows = [row(name, seed, 1.0 + seed) for name in "ab" for seed in (0, 1, 2)]
+    rows[0]["diverged"] = "the loss is nan"
+    assert {pair["seeds"] for pair in pairs(rows)} == {2}
+
+
+def test_learning_rates_are_not_mixed():
+    rows = [row("a", s, 1.0) | {"lr": lr} for s in (0, 1) for lr in (1e-3, 1e-2)]
+    rows += [row("b", s, lr) | {"lr": lr} for s in (0, 1) for lr in (1e-3, 1e-2)]
+    found = {p["lr"]: p["difference"] for p in pairs(rows) if p["metric"] == "val_loss"}
+    assert found == {1e-3: pytest.approx(1 - 1e-3), 1e-2: pytest.approx(1 - 1e-2)}
 
 
 def test_a_constructed_start_is_where_training_starts_and_not_what_it_keeps(compare):
-    shape = dataclasses.replace(compare.config.model, n_head=2)
-    config = dataclasses.replace(compare.config, model=shape, lr=1e-5)
+    config = dataclasses.replace(compare.config, lr=1e-5)
     one = dataclasses.replace(
         compare, config=config, variants=("softmax_2h", "softmax_2h_start"), seeds=(0,)
     )

@@ -69,6 +69,19 @@ def test_in_the_interpreter_it_agrees_with_naive_float64_and_reads_no_unfilled_k
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("q", "k"), [((2, 1, 3, 16), (2, 8, 2, 16)), ((2, 2, 4, 16), (2, 8, 2, 16)),
+                 ((2, 1, 4, 16), (1, 8, 2, 16)), ((2, 1, 4, 16), (2, 8, 2, 32))],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_and_nothing_is_read_out_of_bounds(q, k):
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("needs triton, which PyTorch's CPU builds do not bring")
+    from minidiff.decode_kernel import split_decode
+
+    with pytest.raises(ValueError, match="h_kv a divisor of H"):
+        split_decode(torch.zeros(q), torch.zeros(k), torch.zeros(k), torch.ones(1))
+
+
 def test_the_splits_fill_whole_waves_of_programs():
     if importlib.util.find_spec("triton") is None:
         pytest.skip("needs triton, which PyTorch's CPU builds do not bring")

@@ -17,7 +17,14 @@ from torch.testing import assert_close
 from minidiff import GPT, GPTConfig, runs
 from minidiff.data import DataError
 from minidiff.runs import load_run, read_metrics
-from minidiff.train import TrainConfig, learning_rate, make_optimizer, train, training_step
+from minidiff.train import (
+    Interrupt,
+    TrainConfig,
+    learning_rate,
+    make_optimizer,
+    train,
+    training_step,
+)
 
 TINY = GPTConfig(n_layer=1, n_head=2, n_kv_head=1, head_dim=8, n_embd=16, block_size=16)
 
@@ -118,6 +125,25 @@ def test_two_processes_give_the_losses_of_one(config, tmp_path):
     process = run_python(*torchrun, "-m", "minidiff", *words, stderr=subprocess.PIPE)
     assert process.wait(timeout=120) == 0, process.stderr.read()
     assert losses(tmp_path / "two" / "diff_v2") == pytest.approx(alone, rel=1e-5)
+
+
+def test_resume_goes_on_to_a_second_model_that_was_not_begun(config, tmp_path, monkeypatch):
+    """Ctrl-C during the first model: --resume must finish it, and then start the second."""
+    from minidiff import __main__ as command
+
+    words = cli(config, "--variants", "diff_v2", "softmax_1.5h")
+    first = dataclasses.replace(config, out=str(tmp_path / "run" / "diff_v2"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "seen", lambda *_: True)
+        with pytest.raises(KeyboardInterrupt):
+            train(first)
+    with pytest.raises(SystemExit, match="holds a run"):
+        command.main(words)
+    command.main([*words, "--resume"])
+    for name in ("diff_v2", "softmax_1.5h"):
+        assert read_metrics(tmp_path / "run" / name)[-1]["step"] == config.steps
+    with pytest.raises(SystemExit, match="no checkpoint"):  # nothing to resume is still an error
+        command.main([*words, "--resume", "--out", str(tmp_path / "elsewhere")])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
