@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the files of this folder and of notebooks/checkpoints, on a machine with a GPU.
+# Makes files like those of this folder, and models like the shipped pair, on a machine with a GPU.
 # Usage: bash notebooks/results/measure.sh PART...
 #   pair       the two models of notebooks/checkpoints (7 layers, 5.7M parameters)
 #   deep       the same with 12 thinner layers (5.4M)
@@ -7,13 +7,16 @@
 #   variants   everything else at 25M, one seed; into the same file
 #   long       softmax (1.5h heads) and DIFF V2 for 1500 steps, one seed
 #   rates      larger and larger learning rates, for the claims about stability
+#   small      the same two on too little text, three seeds
 #   ops, train, decode   the speed benches
-# A part that was cut off goes on where it stopped: a run that is in its file is not run again.
-# README.md beside this says which parts have been run, on what, and when.
+# The files go to runs/results, or to OUT; a run that is in its file is not run again, so that a part
+# that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
+# runs/results` makes the table from them (all parts are needed). README.md beside this says what was run, and how.
 set -eu
 cd "$(dirname "$0")/../.."
-out=${OUT:-notebooks/results}
-python=${PYTHON:-python3}
+out=${OUT:-runs/results}
+mkdir -p "$out"
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 compare() { $python -m minidiff compare --preset gpu --out /tmp/runs "$@"; }
 
 for part in "$@"; do
@@ -24,7 +27,7 @@ for part in "$@"; do
       cp /tmp/runs/evidence_5m.json "$out/"
       for name in diff_v2 softmax_1.5h; do
         run=/tmp/runs/$name-D256-L7-1700x64-lr0.003-seed0
-        to=${OUT:-notebooks/checkpoints}/$name
+        to=$out/$name
         $python -c "from minidiff.runs import export_run; export_run('$run', '$to')"
       done ;;
     deep)
@@ -36,6 +39,8 @@ for part in "$@"; do
         --variants softmax_2h softmax_2h_start diff_v1 diff_v1_no_norm diff_halves diff_no_lambda \
         diff_no_sigmoid off_by_one sink_logit gated ;;
     long) compare --steps 1500 --seeds 0 --results "$out/evidence_25m_long.json" ;;
+    small)
+      compare --steps 1500 --batch-size 32 --data stdlib --results "$out/evidence_25m_small_data.json" ;;
     rates)
       compare --steps 300 --batch-size 32 --seeds 0 --lrs 6e-3 1.2e-2 2.4e-2 \
         --results "$out/evidence_25m_rates.json" \
