@@ -256,8 +256,8 @@ def claims(folder=RESULTS):
         ("9", "ablation 1, pairing across groups: unstable, higher loss", "not shown",
          f"{one_run('diff_halves')}, in the sweep {e.sweep('diff_halves', 'n_spikes')}", EVIDENCE),
         ("10", "ablation 2, no lambda: tiny RMS at the start, higher loss, stable", "partly",
-         f"RMS at the start, on text, {rms['diff_no_lambda']:.3f} against {rms['diff_v2']:.3f} (softmax "
-         f"{rms['softmax_1.5h']:.3f}); {one_run('diff_no_lambda')}", EVIDENCE + ", CPU"),
+         f"RMS at the start, on text, {rms['diff_no_lambda']:.3f} against {rms['diff_v2']:.3f} "
+         f"(softmax {rms['softmax_1.5h']:.3f}); {one_run('diff_no_lambda')}", EVIDENCE + ", CPU"),
         ("11", "ablation 3, no sigmoid: unbounded RMS, higher loss, less stable", "partly",
          f"largest RMS {high('diff_no_sigmoid'):.1f} against {high('diff_v2'):.1f}; but "
          f"{one_run('diff_no_sigmoid')}, in the sweep {e.sweep('diff_no_sigmoid', 'n_spikes')}",
