@@ -34,6 +34,7 @@ COLOURS = {  # keys: the names in minidiff.variants
     "softmax": "#0072B2",
     "softmax_h": "#7FB8DA",
     "softmax_2h": "#004B75",
+    "softmax_2h_start": "#6A8CFF",
     "constructed": "#332288",
     "diff_v2": "#D55E00",
     "diff_v1": "#009E73",
