@@ -197,8 +197,10 @@ def lambda_map(lam, tokens=None):
 @styled
 def lambda_histogram(groups):
     """How lambda is distributed: label, such as a layer -> values, one row for each."""
-    fig, axes = plt.subplots(len(groups), figsize=(10, 1.2 + 0.9 * len(groups)), sharex=True)
-    for ax, (label, lam) in zip(np.atleast_1d(axes), groups.items(), strict=True):
+    fig, axes = plt.subplots(len(groups), figsize=(10, 1.7 + 0.9 * len(groups)), sharex=True)
+    axes = np.atleast_1d(axes)
+    axes[0].set_title("Height: how many tokens and heads have this λ")
+    for ax, (label, lam) in zip(axes, groups.items(), strict=True):
         ax.hist(np.asarray(lam).ravel(), bins=50, range=(0, 1), color=colour("diff_v2"))
         ax.axvline(0.5, **DASHED)
         ax.set_ylabel(label, rotation=0, ha="right", va="center")
