@@ -129,7 +129,10 @@ class Evidence:
 
     def __init__(self, folder=RESULTS):
         def load(name):
-            return json.loads((Path(folder) / f"{name}.json").read_text())
+            path = Path(folder) / f"{name}.json"
+            if not path.exists():
+                raise ValueError(f"{path} is missing: claims --measure or measure.sh makes it")
+            return json.loads(path.read_text())
 
         self.main, self.rates = load("evidence_25m"), load("evidence_25m_rates")
         self.cpu, self.train, self.decode = (

@@ -71,6 +71,7 @@ class Compare:
         """The results file, or an empty one; refused where its runs do not compare with these."""
         settings = dataclasses.asdict(self.config)
         settings |= settings.pop("model") | {"data": self._data().fingerprint}
+        settings["probe_windows"] = self.probe_windows
         for name in ("lr", "seed", "out", "device", "compile", "resume", "overwrite", "log_every",
                      "save_every"):  # fmt: skip
             del settings[name]  # in each run's key, or of no influence on its numbers
@@ -137,7 +138,8 @@ def join(files, result):
         ValueError: the files hold runs with different settings or on different texts.
     """
     parts = [json.loads(Path(file).read_text()) for file in files]
-    if any(part.get("settings") != parts[0].get("settings") for part in parts):
+    settings = parts[0].get("settings")  # a file from before they were kept has none
+    if settings is None or any(part.get("settings") != settings for part in parts):
         raise ValueError("these runs had different settings or texts: their losses do not compare")
     rows = {row["key"]: row for part in parts for row in part["rows"]}
     commands = list(dict.fromkeys(line for part in parts for line in part["command"]))

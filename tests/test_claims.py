@@ -96,3 +96,8 @@ def test_a_file_without_the_marks_is_refused(tmp_path):
     with pytest.raises(ValueError, match="end of claims"):
         put_into(tmp_path / "README.md", claims())
     assert (tmp_path / "README.md").read_text() == "no marks\n"
+
+
+def test_a_missing_results_file_is_named_with_the_fix(tmp_path):
+    with pytest.raises(ValueError, match=r"evidence_25m.json is missing: .* measure.sh makes it"):
+        claims(tmp_path)

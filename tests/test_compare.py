@@ -172,6 +172,8 @@ def test_runs_that_do_not_compare_are_refused(compare, tmp_path):
     alone.results.write_text(json.dumps(old))
     with pytest.raises(ValueError, match="another --results"):
         alone.run()
+    with pytest.raises(ValueError, match="different settings or texts"):
+        join([alone.results, alone.results], tmp_path / "joined.json")
 
 
 def test_a_diverged_run_is_not_averaged():

@@ -11,7 +11,8 @@
 #   ops, train, decode   the speed benches
 # The files go to runs/results, or to OUT; a run that is in its file is not run again, so that a part
 # that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
-# runs/results` makes the table from them (all parts are needed). README.md beside this says what was run, and how.
+# runs/results` makes the table from them (all parts are needed). README.md beside this says what was
+# run, and how.
 set -eu
 cd "$(dirname "$0")/../.."
 out=${OUT:-runs/results}
