@@ -16,6 +16,11 @@ import torch
 from minidiff.attention import attention
 from minidiff.backends import cached_attention
 
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None,
+    reason="needs triton, which PyTorch's CPU builds do not bring",
+)
+
 # Allowed for every head, as a share of its norm: the weights and the output are rounded once each.
 TOLERANCE = {torch.bfloat16: 1e-2, torch.float16: 1.5e-3, torch.float32: 1e-5}
 S_MAX = 777  # no multiple of a tile
@@ -58,9 +63,8 @@ def check_case(B, h_kv, group, d, n_keys, n_splits, dtype, device, garbage):
     check(split_decode(q, k, v, length, n_splits=n_splits), q, k, v, n_keys)
 
 
+@needs_triton
 def test_in_the_interpreter_it_agrees_with_naive_float64_and_reads_no_unfilled_key():
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("needs triton, which PyTorch's CPU builds do not bring")
     env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-W", "ignore", __file__]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
@@ -69,22 +73,20 @@ def test_in_the_interpreter_it_agrees_with_naive_float64_and_reads_no_unfilled_k
     assert done.returncode == 0, done.stderr
 
 
+@needs_triton
 @pytest.mark.parametrize(
     ("q", "k"), [((2, 1, 3, 16), (2, 8, 2, 16)), ((2, 2, 4, 16), (2, 8, 2, 16)),
                  ((2, 1, 4, 16), (1, 8, 2, 16)), ((2, 1, 4, 16), (2, 8, 2, 32))],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_and_nothing_is_read_out_of_bounds(q, k):
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("needs triton, which PyTorch's CPU builds do not bring")
     from minidiff.decode_kernel import split_decode
 
     with pytest.raises(ValueError, match="h_kv a divisor of H"):
         split_decode(torch.zeros(q), torch.zeros(k), torch.zeros(k), torch.ones(1))
 
 
+@needs_triton
 def test_the_splits_fill_whole_waves_of_programs():
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("needs triton, which PyTorch's CPU builds do not bring")
     from minidiff.decode_kernel import count_splits
 
     for groups, n_tiles, expected in [(256, 512, 1), (32, 512, 8), (4, 2048, 64), (4, 1, 1)]:
