@@ -21,7 +21,7 @@ from minidiff.attention import attention
 from minidiff.backends import cached_attention
 from minidiff.bench import SIZES
 from minidiff.bench_figures import draw_decode
-from minidiff.generate import Decoder, KVCache
+from minidiff.generate import Decoder, KVCache, record_graph
 from minidiff.model import ATTENTION, GPT, GPTConfig
 from minidiff.train import pick_device
 from minidiff.variants import VARIANTS, variant
@@ -212,19 +212,12 @@ def _attention_alone(config, device, batch, context, kernel):
 
 def _recorded(calls, device):
     """A function that makes all the calls, on a GPU by replaying a CUDA graph of them."""
-    if device.type != "cuda":
-        return lambda: [call() for call in calls]
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # kernels are loaded, or compiled, before the recording
-        for call in calls[:3]:
-            call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+
+    def all_calls():
         for call in calls:
             call()
-    return graph.replay
+
+    return record_graph(all_calls)[0].replay if device.type == "cuda" else all_calls
 
 
 # ---- Whole models ------------------------------------------------------------------------------

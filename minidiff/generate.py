@@ -1,5 +1,6 @@
 """Writing text with a trained model: the sampling loop, the KV cache, the CUDA graph."""
 
+import functools
 import logging
 import math
 
@@ -102,12 +103,19 @@ class Decoder:
 
     def _record(self, idx):
         self.token, length = idx.clone(), self.cache.length.clone()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # one ordinary step: libraries allocate and choose kernels
-            self.model(self.token, cache=self.cache)
-        torch.cuda.current_stream().wait_stream(side)
-        self.cache.length.copy_(length)  # undo that step; its keys will be written again
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.logits = self.model(self.token, cache=self.cache)[0]
+        step = functools.partial(self.model, self.token, cache=self.cache)
+        self.graph, (self.logits, _) = record_graph(step)
+        self.cache.length.copy_(length)  # undo the warm-up; its keys will be written again
+
+
+def record_graph(call):
+    """Run call() once, then record it: (a CUDA graph to replay, what the replays write to)."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # one ordinary run: libraries allocate and choose kernels
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):  # nothing runs here
+        result = call()
+    return graph, result

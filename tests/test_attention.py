@@ -1,5 +1,7 @@
 """The differential step and attention: properties that the known mistakes would break."""
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import minidiff
-from minidiff import attention, attention_weights, diff_attention, differential
+from minidiff import attention, attention_weights, backends, diff_attention, differential
 from minidiff.backends import cached_attention
 
 
@@ -171,6 +173,19 @@ def test_a_named_backend_that_cannot_run_says_why_and_what_to_do(backend):
     q, k, v = random_qkv(1, 4, 4, 2, 1, 8)
     with pytest.raises(RuntimeError, match=r"cannot run here: .*GPU.*use backend='sdpa'"):
         attention(q, k, v, backend=backend)
+
+
+def test_flash_attn_runs_only_at_head_sizes_where_it_was_right(monkeypatch):
+    """On a Hopper GPU with both packages; at 72 (sink_logit) their numbers were wrong."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(backends, "_package", lambda module: module)  # as if it were installed
+    choose = functools.partial(
+        backends._choose.__wrapped__, device=torch.device("cuda"), dtype=torch.bfloat16
+    )
+    assert choose("auto", head_dim=64) == "flash4" and choose("auto", head_dim=72) == "sdpa"
+    for backend in ("flash", "flash2", "flash4"):
+        with pytest.raises(RuntimeError, match=r"head size 72 .*use backend='sdpa'"):
+            choose(backend, head_dim=72)
 
 
 @pytest.mark.parametrize(
