@@ -16,9 +16,10 @@ from minidiff.bench import train as train_speed
 from minidiff.bench_decode import DecodeBench
 from minidiff.bench_decode import decode as decode_speed
 from minidiff.bench_tools import defaults
-from minidiff.claims import RESULTS, claims, markdown, measure, put_into
+from minidiff.claims import claims, markdown, measure, put_into
 from minidiff.compare import Compare
 from minidiff.data import decode, encode
+from minidiff.evidence import RESULTS
 from minidiff.runs import load_run, read_metrics
 from minidiff.train import PRESETS, TrainConfig, pick_device, train
 from minidiff.variants import variant

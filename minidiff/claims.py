@@ -2,9 +2,9 @@
 
 ``python -m minidiff claims`` prints it from the files of notebooks/results. A verdict is "holds"
 where every check of its row passes, "partly" where some do, "not shown" where none does. A check is
-an interval (Student's t at 95% over three seeds, paired) that does not contain 0, or the same sign
-in all pairs of runs of all sizes. The verdicts of rows 1, 6, 8, 9, 10, 11 and 13, whose figures are
-theorems, ratios or single runs, are judgements; notebook 07 has the checks behind them.
+an interval (see evidence.py) that does not contain 0, or the same sign in all pairs of runs of all
+sizes. The verdicts of rows 1, 6, 8, 10, 11 and 13, whose figures are theorems, ratios or few runs,
+are judgements; notebook 07 has the checks behind them.
 """
 
 import copy
@@ -17,16 +17,14 @@ from pathlib import Path
 
 import torch
 
-from minidiff.compare import interval
 from minidiff.data import open_data
+from minidiff.evidence import RESULTS, Evidence
 from minidiff.model import ATTENTION, GPT, GPTConfig
 from minidiff.probe import probe, summary
 from minidiff.runs import load_pretrained, replace_file
 from minidiff.theory import saved_against_2h_heads
 from minidiff.train import PRESETS
 from minidiff.variants import variant
-
-RESULTS = Path(__file__).parent.parent / "notebooks" / "results"
 
 # ---- What a CPU can measure --------------------------------------------------------------------
 
@@ -121,60 +119,25 @@ def measure(folder=RESULTS):
 
 # ---- The table ---------------------------------------------------------------------------------
 
-EVIDENCE = "compare"  # the command of the rows whose figures come from evidence_*.json
+COMPARE = "compare"  # the command behind evidence_*.json
 
 
-class Evidence:
-    """The stored results, and the few ways in which the table reads them."""
-
-    def __init__(self, folder=RESULTS):
-        def load(name):
-            path = Path(folder) / f"{name}.json"
-            if not path.exists():
-                raise ValueError(f"{path} is missing: claims --measure or measure.sh makes it")
-            return json.loads(path.read_text())
-
-        self.main, self.rates = load("evidence_25m"), load("evidence_25m_rates")
-        self.cpu, self.train, self.decode = (
-            load(n) for n in ("claims_cpu", "bench_train", "bench_decode")
-        )
-        others = ("25m_long", "5m", "5m_deep", "25m_small_data")
-        self.all_rows = [self.main["rows"], *(load(f"evidence_{n}")["rows"] for n in others)]
-
-    def mean(self, name, metric):
-        """Over the seeds of the 25M runs."""
-        rows = self.main["rows"]
-        return statistics.fmean(row[metric] for row in rows if row["variant"] == name)
-
-    def one(self, name, metric):
-        """Of seed 0 of the 25M runs: what has a single seed is compared with the same seed."""
-        rows = {(row["variant"], row["seed"]): row for row in self.main["rows"]}
-        return rows[name, 0][metric]
-
-    def pair(self, metric):
-        """DIFF V2 minus softmax 1.5h, seed by seed: (mean, low, high)."""
-        runs = {(row["variant"], row["seed"]): row for row in self.main["rows"]}
-        seeds = [seed for name, seed in runs if name == "diff_v2"]
-        differences = [runs["diff_v2", s][metric] - runs["softmax_1.5h", s][metric] for s in seeds]
-        return statistics.fmean(differences), *interval(differences)
-
-    def smaller(self, metric):
-        """(in how many pairs of runs DIFF V2 has the smaller figure, of how many), all sizes."""
-        found = []
-        for rows in self.all_rows:
-            runs = {(row["variant"], row["seed"]): row[metric] for row in rows}
-            seeds = [seed for name, seed in runs if name == "diff_v2"]
-            found += [runs["diff_v2", s] < runs["softmax_1.5h", s] for s in seeds]
-        return sum(found), len(found)
-
-    def sweep(self, name, metric, form="{}"):
-        """Of one variant, from the smallest learning rate to the largest, as text."""
-        rows = sorted((r["lr"], r[metric]) for r in self.rates["rows"] if r["variant"] == name)
-        return "/".join(form.format(value) for _, value in rows)
+def _verdict(checks):
+    return "holds" if all(checks) else "partly" if any(checks) else "not shown"
 
 
 def _signed(values, digits):
     return "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*values, d=digits)
+
+
+def _swept(sweep, digits):
+    return ", ".join(f"{_signed(values, digits)} at {lr:g}" for lr, values in sweep.items())
+
+
+def _clear(sweep, digits):
+    """Only the differences whose interval excludes 0."""
+    found = {lr: values for lr, values in sweep.items() if values[1] > 0 or values[2] < 0}
+    return _swept(found, digits) or "none"
 
 
 def _of(count):
@@ -184,8 +147,9 @@ def _of(count):
 def claims(folder=RESULTS):
     """Rows (numbers, claim, verdict, figures, command), numbered as in the notebooks."""
     e = Evidence(folder)
-    verdict = {True: "holds", False: "not shown"}
     loss, spikes, sparsity = (e.pair(m) for m in ("val_loss", "n_spikes", "sparsity_mean"))
+    loss_sweep, spike_sweep = (e.sweep(m) for m in ("val_loss", "n_spikes"))
+    halves = [e.sweep(m, "diff_halves", "diff_v2") for m in ("val_loss", "n_spikes")]
     sink = e.pair("first_share_eff_max")
     logits, activations = e.pair("qk_top1_max"), e.pair("out_top1_max")
     smaller = [e.smaller(metric) for metric in ("qk_top1_max", "out_top1_max", "out_ratio_max")]
@@ -199,22 +163,27 @@ def claims(folder=RESULTS):
     alone, step, (generate,) = decode.values()
     gains = [(r["n"], r["diff_v1"] / r["diff_v1_no_norm"]) for r in e.cpu["v1_gradients"]]
     rounding = {k: statistics.fmean(r["heads"] for r in v) for k, v in e.cpu["rounding"].items()}
-    rms, own = e.cpu["initial_rms"], e.one("diff_v2", "val_loss")
+    rms = e.cpu["initial_rms"]
     saved = [saved_against_2h_heads(4096, 32, h_kv, 128) for h_kv in (32, 8)]
     opposed = {
         (r["variant"], r["seed"]): r["opposed_min"]
         for r in e.main["rows"]
         if r["variant"].startswith("softmax")
     }
-    seeds = [r["val_loss"] for r in e.main["rows"] if r["variant"] == "diff_v2"]
 
-    def one_run(name):
-        """Loss and spikes of a variant with one seed, against DIFF V2's with that seed."""
-        return (
-            f"loss {e.one(name, 'val_loss') - own:+.3f} nats, one seed (those of DIFF V2 differ by "
-            f"{max(seeds) - min(seeds):.3f}); spikes {e.one(name, 'n_spikes')} against "
-            f"{e.one('diff_v2', 'n_spikes')}"
+    def ablation(name):
+        """Loss and spikes of a variant minus DIFF V2's."""
+        losses = ", ".join(f"{x:+.3f}" for x in e.differences("val_loss", name, "diff_v2"))
+        spiked = ", ".join(f"{x:+d}" for x in e.differences("n_spikes", name, "diff_v2"))
+        return f"for each seed at 0.003 loss {losses} nats, spikes {spiked}"
+
+    def ablation_sweep(name):
+        """The same at the larger rates."""
+        found = (e.sweep(metric, name, "diff_v2") for metric in ("val_loss", "n_spikes"))
+        losses, spiked = (
+            _clear(sweep, digits) for sweep, digits in zip(found, (3, 1), strict=True)
         )
+        return f"in short runs, where an interval excludes 0: loss {losses}, spikes {spiked}"
 
     def high(name):
         return max(r["rms_high_max"] for r in e.main["rows"] if r["variant"] == name)
@@ -222,62 +191,60 @@ def claims(folder=RESULTS):
     def both(metric, form):
         return " to ".join(form.format(e.mean(n, metric)) for n in ("softmax_1.5h", "diff_v2"))
 
-    def swept(metric, form="{}"):
-        names = {"softmax": "softmax_1.5h", "DIFF V2": "diff_v2"}
-        return ", ".join(f"{label} {e.sweep(n, metric, form)}" for label, n in names.items())
-
     return [
         ("1", "context RMS in [1/sqrt n, 1) for softmax, (0, sqrt 2) for DIFF V2", "partly",
          f"exact for uncorrelated values of one size; trained ones are neither, and tokens reach "
-         f"{high('softmax_1.5h'):.1f} and {high('diff_v2'):.1f}", EVIDENCE),
+         f"{high('softmax_1.5h'):.1f} and {high('diff_v2'):.1f}", COMPARE),
         ("2", "eliminates attention sinks", "partly" if sink[2] < 0 else "not shown",
          f"attention on BOS, worst head (of 96, of 64): {both('first_share_eff_max', '{:.2f}')}, "
          f"{_signed(sink, 2)}, smaller in {_of(e.smaller('first_share_eff_max'))} pairs of runs, "
          f"but a uniform head has 0.003; over 0.3: {both('sink_rate_eff_mean', '{:.1%}')} of heads "
-         f"and windows, {_signed([100 * x for x in e.pair('sink_rate_eff_mean')], 1)}", EVIDENCE),
+         f"and windows, {_signed([100 * x for x in e.pair('sink_rate_eff_mean')], 1)}", COMPARE),
         ("3, 12", "lower loss than softmax with as many parameters (1.5h heads)",
-         verdict[loss[2] < 0], f"{_signed(loss, 3)} nats per byte at 3e-3; sweep, one seed: "
-         f"{swept('val_loss', '{:.2f}')}", EVIDENCE),
-        ("4", "fewer gradient spikes at large learning rates", verdict[spikes[2] < 0],
-         f"at 3e-3 {_signed(spikes, 1)}; sweep, one seed: {swept('n_spikes')}; {diverged} of "
-         f"{len(e.rates['rows'])} diverged", EVIDENCE),
+         _verdict([values[2] < 0 for values in (loss, *loss_sweep.values())]),
+         f"{_signed(loss, 3)} nats per byte at a learning rate of 0.003; in short runs "
+         f"{_swept(loss_sweep, 3)}", COMPARE),
+        ("4", "fewer gradient spikes at large learning rates",
+         _verdict([values[2] < 0 for values in (spikes, *spike_sweep.values())]),
+         f"{_signed(spikes, 1)} at 0.003; in short runs {_swept(spike_sweep, 1)}; {diverged} of "
+         f"{len(e.rates['rows'])} diverged", COMPARE),
         ("5", "smaller activation outliers; smaller qk logits at the same sparsity",
-         "holds" if all(size) else "partly" if any(size) else "not shown",
+         _verdict(size),
          f"largest logit {_signed(logits, 0)}, smaller in {_of(smaller[0])} pairs of runs, but "
          f"less sparse ({_signed(sparsity, 2)}); largest activation {_signed(activations, 0)}, "
-         f"smaller in {_of(smaller[1])}, relative to the median in {_of(smaller[2])}", EVIDENCE),
+         f"smaller in {_of(smaller[1])}, relative to the median in {_of(smaller[2])}", COMPARE),
         ("6", "decodes as fast as softmax with h heads", "partly",
          f"attention alone takes {min(alone):.2f} to {max(alone):.2f} of its time, a whole step "
          f"{min(step):.2f} (the cache dominates) to {max(step):.2f}, generate {generate:.2f}",
          "bench decode"),
-        ("7", "training throughput almost unaffected", verdict[min(ratios.values()) > 0.95],
+        ("7", "training throughput almost unaffected", _verdict([min(ratios.values()) > 0.95]),
          "tokens/s against softmax 1.5h: " + ", ".join(f"{v:.2f} ({k})" for k, v in ratios.items()),
          "bench train"),
         ("8", "saves about 25% of the attention parameters of 2h heads", "partly",
          f"{saved[0]:.2%} with h_kv = h, {saved[1]:.2%} with h_kv = h/4; 25% is the limit for few "
          "key/value heads", "exact"),
-        ("9", "ablation 1, pairing across groups: unstable, higher loss", "not shown",
-         f"{one_run('diff_halves')}, in the sweep {e.sweep('diff_halves', 'n_spikes')}", EVIDENCE),
+        ("9", "ablation 1, pairing across groups: unstable, higher loss",
+         _verdict([values[1] > 0 for sweep in halves for values in sweep.values()]),
+         f"{ablation('diff_halves')}; {ablation_sweep('diff_halves')}", COMPARE),
         ("10", "ablation 2, no lambda: tiny RMS at the start, higher loss, stable", "partly",
          f"RMS at the start, on text, {rms['diff_no_lambda']:.3f} against {rms['diff_v2']:.3f} "
-         f"(softmax {rms['softmax_1.5h']:.3f}); {one_run('diff_no_lambda')}", EVIDENCE + ", CPU"),
+         f"(softmax {rms['softmax_1.5h']:.3f}); {ablation('diff_no_lambda')}", COMPARE + ", CPU"),
         ("11", "ablation 3, no sigmoid: unbounded RMS, higher loss, less stable", "partly",
          f"largest RMS {high('diff_no_sigmoid'):.1f} against {high('diff_v2'):.1f}; but "
-         f"{one_run('diff_no_sigmoid')}, in the sweep {e.sweep('diff_no_sigmoid', 'n_spikes')}",
-         EVIDENCE),
+         f"{ablation('diff_no_sigmoid')}; {ablation_sweep('diff_no_sigmoid')}", COMPARE),
         ("13", "removing V1's per-head RMSNorm removes its gradient growth", "partly",
          "gradient of a uniform head, with the norm over without: "
          + ", ".join(f"{gain:.0f} at n = {n}" for n, gain in gains[-4:])
-         + "; in training one seed, at a rate at which V1's lambda runs off", EVIDENCE + ", CPU"),
+         + "; in training one seed, at a rate at which V1's lambda runs off", COMPARE + ", CPU"),
         ("14", "a softmax model with 2h heads rarely learns exact negatives",
-         verdict[min(opposed.values()) > -0.9],
+         _verdict([min(opposed.values()) > -0.9]),
          f"smallest cosine of two heads in {len(opposed)} softmax runs {min(opposed.values()):.2f} "
          f"(exact negatives: -1); with 2h heads {opposed['softmax_2h', 0]:.2f}, and "
          f"{opposed['softmax_2h_start', 0]:.2f} where all pairs started at -1, which equal "
-         "gradients soon undo", EVIDENCE),
+         "gradients soon undo", COMPARE),
         ("15, 16", "works with sparse attention and with YOCO", "not measured", "", ""),
         ("17", "cancelling may mitigate rounding error",
-         verdict[rounding["diff_v2"] < rounding["softmax_1.5h"]],
+         _verdict([rounding["diff_v2"] < rounding["softmax_1.5h"]]),
          f"bf16 against float64, shipped pair: {rounding['diff_v2']:.2%} of the heads' output, "
          f"softmax {rounding['softmax_1.5h']:.2%}", "CPU"),
     ]  # fmt: skip

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from minidiff import GPT, GPTConfig
-from minidiff.claims import Evidence, claims, markdown, put_into, rounding_errors, v1_gradients
+from minidiff.claims import claims, markdown, put_into, rounding_errors, v1_gradients
+from minidiff.evidence import Evidence
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,18 +54,27 @@ def test_every_claim_has_a_verdict():
 
 
 @pytest.mark.parametrize(
-    ("number", "metric", "values", "verdict"),
+    ("number", "metric", "main", "sweep", "verdict"),
     [
-        ("3, 12", "val_loss", (-0.02, -0.03, -0.01), "holds"),
-        ("3, 12", "val_loss", (-0.02, -0.05, 0.01), "not shown"),
-        ("3, 12", "val_loss", (0.02, 0.01, 0.03), "not shown"),
-        ("2", "first_share_eff_max", (-0.2, -0.5, 0.1), "not shown"),
-        ("4", "n_spikes", (-3.0, -4.0, -2.0), "holds"),
+        ("3, 12", "val_loss", (-0.02, -0.03, -0.01), (-0.02, -0.03, -0.01), "holds"),
+        ("3, 12", "val_loss", (-0.02, -0.03, -0.01), (-0.02, -0.05, 0.01), "partly"),
+        ("3, 12", "val_loss", (-0.02, -0.05, 0.01), (-0.02, -0.05, 0.01), "not shown"),
+        ("3, 12", "val_loss", (0.02, 0.01, 0.03), (0.02, 0.01, 0.03), "not shown"),
+        ("4", "n_spikes", (-3.0, -4.0, -2.0), (-3.0, -4.0, -2.0), "holds"),
+        ("9", "val_loss", (0.0, -1.0, 1.0), (0.02, 0.01, 0.03), "partly"),
+        ("9", "val_loss", (0.0, -1.0, 1.0), (-0.02, -0.03, -0.01), "not shown"),
+        ("2", "first_share_eff_max", (-0.2, -0.5, 0.1), None, "not shown"),
     ],
 )
-def test_a_verdict_follows_from_the_interval(monkeypatch, number, metric, values, verdict):
+def test_a_verdict_follows_from_the_intervals(monkeypatch, number, metric, main, sweep, verdict):
     pair = Evidence.pair
-    monkeypatch.setattr(Evidence, "pair", lambda e, m: values if m == metric else pair(e, m))
+
+    def changed(evidence, name, *which, lr=None):
+        if name == metric:
+            return main if lr is None else sweep
+        return pair(evidence, name, *which, lr=lr)
+
+    monkeypatch.setattr(Evidence, "pair", changed)
     assert {row[0]: row[2] for row in claims()}[number] == verdict
 
 
@@ -81,14 +91,16 @@ def test_a_verdict_follows_from_the_ratios_and_errors(monkeypatch):
 
     monkeypatch.setattr(Evidence, "__init__", better)
     rows = {row[0]: row for row in claims()}
-    assert rows["7"][2] == rows["17"][2] == "holds" and "12 of 12 diverged" in rows["4"][3]
+    assert rows["7"][2] == rows["17"][2] == "holds" and "35 of 35 diverged" in rows["4"][3]
 
 
 def test_intervals_are_those_of_compare():
     evidence = Evidence()
-    for row in evidence.main["pairs"]:
-        expected = (row["difference"], row["low"], row["high"])
-        assert evidence.pair(row["metric"]) == pytest.approx(expected)
+    for rows, sweep in ((evidence.main, False), (evidence.rates, True)):
+        for row in rows["pairs"]:
+            which = row["metric"], row["variant"], row["other"]
+            expected = (row["difference"], row["low"], row["high"])
+            assert evidence.pair(*which, lr=row["lr"] if sweep else None) == pytest.approx(expected)
 
 
 def test_a_file_without_the_marks_is_refused(tmp_path):

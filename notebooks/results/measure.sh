@@ -3,10 +3,10 @@
 # Usage: bash notebooks/results/measure.sh PART...
 #   pair       the two models of notebooks/checkpoints (7 layers, 5.7M parameters)
 #   deep       the same with 12 thinner layers (5.4M)
-#   main       softmax (1.5h heads) and DIFF V2 at 25M parameters, three seeds
-#   variants   everything else at 25M, one seed; into the same file
+#   main       softmax (1.5h heads) and DIFF V2 at 25M parameters, six seeds
+#   variants   everything else at 25M, two seeds of the ablations, one of the others; same file
 #   long       softmax (1.5h heads) and DIFF V2 for 1500 steps, one seed
-#   rates      larger and larger learning rates, for the claims about stability
+#   rates      larger and larger learning rates, three seeds, for the claims about stability
 #   small      the same two on too little text, three seeds
 #   ops, train, decode   the speed benches
 # The files go to runs/results, or to OUT; a run that is in its file is not run again, so that a part
@@ -34,16 +34,17 @@ for part in "$@"; do
     deep)
       compare --seeds 0 --steps 1700 --n-layer 12 --n-embd 192 --n-head 4 --head-dim 48 --lr 4e-3 \
         --results "$out/evidence_5m_deep.json" ;;
-    main) compare --steps 1000 --results "$out/evidence_25m.json" ;;
+    main) compare --steps 1000 --seeds 0 1 2 3 4 5 --results "$out/evidence_25m.json" ;;
     variants)
+      compare --steps 1000 --seeds 0 1 --results "$out/evidence_25m.json" \
+        --variants diff_halves diff_no_lambda diff_no_sigmoid
       compare --steps 1000 --seeds 0 --results "$out/evidence_25m.json" \
-        --variants softmax_2h softmax_2h_start diff_v1 diff_v1_no_norm diff_halves diff_no_lambda \
-        diff_no_sigmoid off_by_one sink_logit gated ;;
+        --variants softmax_2h softmax_2h_start diff_v1 diff_v1_no_norm off_by_one sink_logit gated ;;
     long) compare --steps 1500 --seeds 0 --results "$out/evidence_25m_long.json" ;;
     small)
       compare --steps 1500 --batch-size 32 --data stdlib --results "$out/evidence_25m_small_data.json" ;;
     rates)
-      compare --steps 300 --batch-size 32 --seeds 0 --lrs 6e-3 1.2e-2 2.4e-2 \
+      compare --steps 300 --batch-size 32 --seeds 0 1 2 --lrs 6e-3 1.2e-2 2.4e-2 \
         --results "$out/evidence_25m_rates.json" \
         --variants softmax_1.5h diff_v2 diff_halves diff_no_sigmoid ;;
     ops | train | decode) $python -m minidiff bench "$part" --out "$out/bench_$part.json" ;;
