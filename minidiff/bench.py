@@ -174,7 +174,7 @@ class TrainBench:
     rounds: int = 7  # a number is the median of so many
     steps: int = 4  # training steps in a row in each round
     peak_tflops: float | None = None  # dense bf16 peak; None: 989 on an H100 or H200, else no MFU
-    profile: bool = False  # also list the kernels of DIFF V2 by time, at the first size
+    profile: bool = False  # also list the kernels of every variant by time
 
     CPU: ClassVar = {"sizes": ("tiny",), "compile": "none", "steps": 1, "rounds": 3}
 
@@ -215,10 +215,12 @@ def train(config=None):
                 if other in times:  # tokens/s of this one over those of the other
                     row |= tools.ratios(f"vs_{other}", times, of=other, to=name)
             report.add(row)
-        if config.profile and size == config.sizes[0] and "diff_v2" in steps:
-            report.data["profile"] = kernel_times(steps["diff_v2"], device)
+        if config.profile:
+            found = {name: kernel_times(step, device) for name, step in steps.items()}
+            report.data.setdefault("profile", {})[size] = found
             report.write()
-            print(*report.data["profile"], sep="\n")
+            for name, lines in found.items():
+                print(f"{size} {name}", *lines[:15], sep="\n")
     return report.finish(draw_train)
 
 
@@ -277,7 +279,7 @@ def _speed(config, device, row, ms):
     return {"tokens_per_s": tools.rounded(per_second), "tflops": tools.rounded(tflops), "mfu": mfu}
 
 
-def kernel_times(step, device, limit=25):
+def kernel_times(step, device, limit=80):
     """Lines "ms share calls kernel" of one step, by time on the device, largest first."""
     kind = "cuda" if device.type == "cuda" else "cpu"
     activity = torch.profiler.ProfilerActivity

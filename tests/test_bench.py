@@ -74,7 +74,9 @@ def test_train_rows_hold_speed_mfu_and_ratios(reports):
         assert row["mfu"] == pytest.approx(row["tflops"] / 0.5, rel=1e-3)
         per_second = row["tokens_per_s"] * row["flops_per_token"]
         assert row["tflops"] == pytest.approx(per_second / 1e12, rel=1e-3)
-    assert any("mm" in line for line in reports[0]["train"]["profile"])
+    profile = reports[0]["train"]["profile"]["tiny"]
+    assert set(profile) == set(rows)
+    assert all(any("mm" in line for line in lines) for lines in profile.values())
 
 
 def test_operations_of_a_token_counted_by_hand():
