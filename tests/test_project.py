@@ -41,8 +41,8 @@ def test_imports_point_one_way():
     """attention <- model, variants <- data, train <- probe, compare, bench <- plots, widgets."""
     order = [
         "theory", "decode_kernel", "backends", "attention", "generate", "model", "diff_v1",
-        "variants", "data", "runs", "train", "probe", "compare", "claims", "bench_tools",
-        "bench_figures", "bench", "bench_decode", "plots", "widgets", "__main__",
+        "variants", "data", "runs", "train", "probe", "compare", "evidence", "claims",
+        "bench_tools", "bench_figures", "bench", "bench_decode", "plots", "widgets", "__main__",
     ]  # fmt: skip
     for rank, name in enumerate(order):
         path = ROOT / "minidiff" / f"{name}.py"
