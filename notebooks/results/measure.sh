@@ -7,12 +7,14 @@
 #   variants   everything else at 25M, two seeds of the ablations, one of the others; same file
 #   long       softmax (1.5h heads) and DIFF V2 for 1500 steps, one seed
 #   rates      larger and larger learning rates, three seeds, for the claims about stability
+#   v1         V1 and what it is compared with at a smaller learning rate, one seed
 #   small      the same two on too little text, three seeds
 #   ops, train, decode   the speed benches
+#   profile    the kernels of a training step
 # The files go to runs/results, or to OUT; a run that is in its file is not run again, so that a part
 # that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
-# runs/results` makes the table from them (all parts are needed). README.md beside this says what was
-# run, and how.
+# runs/results` makes the table from them (it needs all parts but v1, ops and profile). README.md
+# beside this says what was run, and how.
 set -eu
 cd "$(dirname "$0")/../.."
 out=${OUT:-runs/results}
@@ -43,11 +45,17 @@ for part in "$@"; do
     long) compare --steps 1500 --seeds 0 --results "$out/evidence_25m_long.json" ;;
     small)
       compare --steps 1500 --batch-size 32 --data stdlib --results "$out/evidence_25m_small_data.json" ;;
+    v1)
+      compare --steps 1000 --lr 1e-3 --seeds 0 --results "$out/evidence_25m_v1_low_rate.json" \
+        --variants diff_v1 diff_v1_no_norm diff_v2 softmax_1.5h ;;
     rates)
       compare --steps 300 --batch-size 32 --seeds 0 1 2 --lrs 6e-3 1.2e-2 2.4e-2 \
         --results "$out/evidence_25m_rates.json" \
         --variants softmax_1.5h diff_v2 diff_halves diff_no_sigmoid ;;
     ops | train | decode) $python -m minidiff bench "$part" --out "$out/bench_$part.json" ;;
+    profile)
+      $python -m minidiff bench train --profile --sizes 25m 350m \
+        --variants softmax_1.5h softmax_2h diff_v2 --out "$out/bench_profile.json" ;;
     *) echo "unknown part $part" >&2; exit 2 ;;
   esac
 done
