@@ -68,5 +68,5 @@ def test_the_python_example_of_the_readme_runs(tmp_path):
     readme = (ROOT / "README.md").read_text()
     example = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
     (tmp_path / "example.py").write_text(example)
-    names = runpy.run_path(tmp_path / "example.py")
+    names = runpy.run_path(str(tmp_path / "example.py"))
     assert names["logits"].shape == (1, 13, 257)
