@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
+from safetensors import SafetensorError
 
 from minidiff.bench import OpsBench, TrainBench, ops
 from minidiff.bench import train as train_speed
@@ -20,9 +21,11 @@ from minidiff.claims import claims, markdown, measure, put_into
 from minidiff.compare import Compare
 from minidiff.data import decode, encode
 from minidiff.evidence import RESULTS
-from minidiff.runs import load_run, read_metrics
+from minidiff.runs import clear_weights, load_run, read_metrics, refuse_to_overwrite
 from minidiff.train import PRESETS, TrainConfig, pick_device, train
-from minidiff.variants import variant
+from minidiff.variants import START, variant
+
+TEXT_TOKENS = 257  # bytes and BOS; nanoGPT's folders may hold other tokens
 
 
 @dataclass
@@ -36,18 +39,26 @@ class Train:
 
     def run(self):
         """Train every variant, sample from each, and draw the comparison."""
-        out = Path(self.config.out)
+        if not self.variants:
+            raise ValueError("--variants: give at least one name")
+        out, main = Path(self.config.out), int(os.environ.get("RANK", "0")) == 0
         models = {name: variant(self.config.model, name) for name in self.variants}
+        for name in models:  # all folders, before the first model takes its time
+            if self.config.overwrite and main:
+                clear_weights(out / name)
+            elif not self.config.resume:
+                refuse_to_overwrite(out / name)
         for name, model in models.items():
             folder = out / name
             resume = self.config.resume and (  # stopped in the first model, there is no second yet
                 (folder / "checkpoint.safetensors").exists() or name == self.variants[0]
             )
-            train(dataclasses.replace(self.config, model=model, out=str(folder), resume=resume))
-            if int(os.environ.get("RANK", "0")) == 0:
+            settings = {"model": model, "out": str(folder), "resume": resume}
+            train(dataclasses.replace(self.config, **settings), on_start=START.get(name))
+            if main and model.vocab_size == TEXT_TOKENS:
                 text = [sample(folder, prompt) for prompt in ("def ", "class ", "import ")]
                 (folder / "sample.txt").write_text("\n\n-----\n".join(text) + "\n")
-        if int(os.environ.get("RANK", "0")) == 0:
+        if main:
             self._report(out)
 
     def _report(self, out):
@@ -55,9 +66,12 @@ class Train:
 
         runs = {name: read_metrics(out / name) for name in self.variants}
         plots.training_curves(runs).savefig(out / "compare.png", dpi=120)
+        text = self.config.model.vocab_size == TEXT_TOKENS
+        unit = "nats/byte" if text else "nats/token"
         for name, rows in runs.items():
-            print(f"{name:14s} validation loss {rows[-1]['val_loss']:.4f} nats/byte: {out / name}")
-        print((out / self.variants[0] / "sample.txt").read_text().split("\n-----\n")[0])
+            print(f"{name:14s} validation loss {rows[-1]['val_loss']:.4f} {unit}: {out / name}")
+        if text:
+            print((out / self.variants[0] / "sample.txt").read_text().split("\n-----\n")[0])
         print(f"\nfigure: {out / 'compare.png'}")
 
 
@@ -125,6 +139,8 @@ def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device
     """The prompt and what the model of a run folder makes of it, as text."""
     device = pick_device(device)
     model = load_run(folder, device)
+    if model.config.vocab_size != TEXT_TOKENS:
+        raise ValueError(f"{folder}: this model's tokens are not bytes, so it cannot write text")
     if device.type == "cuda":
         model = model.bfloat16()  # decoding reads every weight for every token: half the bytes
     idx = encode(prompt, model.config.vocab_size).to(device)
@@ -160,7 +176,7 @@ def main(argv=None):
     )
     try:
         command.run()
-    except (ValueError, RuntimeError, FloatingPointError, OSError) as error:
+    except (ValueError, RuntimeError, FloatingPointError, OSError, SafetensorError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stopped:
         print(f"\n{stopped or 'stopped'}", file=sys.stderr)

@@ -82,7 +82,8 @@ def attention(q, k, v, *, backend="auto", causal=True):
         return FAST_BACKENDS[name](q, k, v, causal)
     maps = attention_weights(q, k, causal=causal)  # (B, H, T, S): this is what 'fast' avoids
     v = v.repeat_interleave(q.shape[2] // v.shape[2], dim=2)  # (B, S, H, d)
-    return torch.einsum("bhts,bshd->bthd", maps, v.to(maps.dtype)).to(q.dtype)
+    with torch.autocast(q.device.type, enabled=False):
+        return torch.einsum("bhts,bshd->bthd", maps, v.to(maps.dtype)).to(q.dtype)
 
 
 def attention_weights(q, k, *, causal=True):
@@ -96,7 +97,8 @@ def attention_weights(q, k, *, causal=True):
     _check_shapes(q, k, k, causal)
     dtype = torch.promote_types(q.dtype, torch.float32)
     k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)  # one key head for each query head
-    scores = torch.einsum("bthd,bshd->bhts", q.to(dtype), k.to(dtype)) / math.sqrt(q.shape[-1])
+    with torch.autocast(q.device.type, enabled=False):  # float32 in mixed precision, too
+        scores = torch.einsum("bthd,bshd->bhts", q.to(dtype), k.to(dtype)) / math.sqrt(q.shape[-1])
     if causal:
         n_queries, n_keys = scores.shape[2:]
         sees = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device)

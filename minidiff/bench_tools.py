@@ -172,7 +172,10 @@ class Report:
             "notes": " ".join(notes.split()),
             "rows": [],
         }
-        self.write()
+        for name in ("rounds", "repeats", "lengths", "memory_lengths", "batches", "contexts"):
+            values = getattr(config, name, 1)
+            if min(values if isinstance(values, tuple) else (values,), default=1) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
         print(*(f"{name:>{width}}" for name, width in self.columns))
 
     def add(self, row):

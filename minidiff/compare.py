@@ -50,6 +50,8 @@ class Compare:
     keep_weights: bool = False  # keep each run folder's weights after probing
 
     def __post_init__(self):
+        if not self.variants:
+            raise ValueError("--variants: give at least one name")
         for name in self.variants:
             variant(self.config.model, name)  # an unknown or impossible one stops here
 
@@ -61,6 +63,7 @@ class Compare:
         for lr, seed, name in grid:
             key = self._key(name, lr, seed)
             if key not in done:
+                done.add(key)
                 data["rows"].append(self.one_run(key, name, lr, seed))
                 data["pairs"] = pairs(data["rows"])
                 self._write(data)
@@ -91,7 +94,9 @@ class Compare:
         """Train and probe one model; returns its row of the results."""
         settings = {"model": variant(self.config.model, name), "lr": lr, "seed": seed}
         out = Path(self.config.out) / key
-        config = dataclasses.replace(self.config, **settings, out=str(out), overwrite=True)
+        begun = (out / "checkpoint.safetensors").exists()  # it was stopped on the way
+        settings |= {"out": str(out), "resume": begun, "overwrite": not begun}
+        config = dataclasses.replace(self.config, **settings)
         row = {"key": key, "variant": name, "lr": lr, "seed": seed, "steps": config.steps}
         row["params"] = parameter_counts(self.config.model, name)
         try:

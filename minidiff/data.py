@@ -111,6 +111,7 @@ def open_data(source="stdlib", vocab_size=257, block_size=256):
         files = roots
     if vocab_size < 257:
         raise DataError(f"--vocab-size {vocab_size}: text is bytes and BOS, so 257 tokens")
+    _mapped.cache_clear()  # a file may have changed since it was last opened
     documents = [(f, 0, f.stat().st_size) for f in sorted(files) if f.stat().st_size > 0]
     if not documents:
         raise DataError(
@@ -150,20 +151,26 @@ def _own(path, root):
 
 
 def _split(documents, roots):
-    """Whole documents go to validation, in the order of a hash of their names, up to a tenth."""
-    if len(documents) == 1:
-        path, _, size = documents[0]
-        cut = int(size * (1 - VAL_SHARE))
-        return [(path, 0, cut)], [(path, cut, size - cut)]
+    """Whole documents go to validation, in the order of a hash of their names, up to a tenth.
+
+    None that is larger than that tenth; where the others do not fill it, the largest is cut.
+    """
 
     def shuffled(document):
         return hashlib.sha256(_name(document[0], roots).encode()).digest()
 
     documents = sorted(documents, key=shuffled)
-    filled = np.cumsum([size for _, _, size in documents])
-    n_val = int(np.searchsorted(filled, VAL_SHARE * filled[-1])) + 1
-    n_val = min(n_val, len(documents) - 1)
-    return documents[n_val:], documents[:n_val]
+    tenth = VAL_SHARE * sum(size for _, _, size in documents)
+    fitting = [document for document in documents if document[2] <= tenth]
+    filled = np.cumsum([size for _, _, size in fitting])
+    if fitting and filled[-1] >= tenth:
+        val = fitting[: int(np.searchsorted(filled, tenth)) + 1]
+        return [document for document in documents if document not in set(val)], val
+    largest = max(documents, key=lambda document: document[2])
+    path, _, size = largest
+    cut = int(size - tenth)
+    rest = [document for document in documents if document != largest]
+    return [*rest, (path, 0, cut)], [(path, cut, size - cut)]
 
 
 def _open_nanogpt(folder, bos, block_size):

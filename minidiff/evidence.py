@@ -32,7 +32,7 @@ class Evidence:
     def runs(self, lr=None):
         """{(variant, seed): row} of the 25M runs, or of the short ones at a larger rate."""
         rows = self.main["rows"] if lr is None else [r for r in self.rates["rows"] if r["lr"] == lr]
-        return {(row["variant"], row["seed"]): row for row in rows}
+        return {(row["variant"], row["seed"]): row for row in rows if "diverged" not in row}
 
     def mean(self, name, metric):
         """Over the seeds of the 25M runs."""

@@ -36,22 +36,24 @@ class Run:
             raise ValueError(
                 f"--resume: no checkpoint in {self.folder}; leave --resume out to start"
             )
-        if self.checkpoint.exists() and not (config.resume or config.overwrite):
-            raise ValueError(
-                f"{self.folder} holds a run: give --resume, --overwrite or another --out"
-            )
+        if not (config.resume or config.overwrite):
+            refuse_to_overwrite(self.folder)
         settings = dataclasses.asdict(config)
         for transient in ("resume", "overwrite", "out", "device"):
             del settings[transient]
         self.settings = settings | {"data_fingerprint": corpus.fingerprint}
         if config.resume:
             self._check_same_settings()
-        elif main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.checkpoint.unlink(missing_ok=True)
-            self.metrics.write_text("")
-            text = json.dumps(self.settings | {"torch": torch.__version__}, indent=2)
-            replace_file(self.folder / "config.json", lambda path: path.write_text(text + "\n"))
+
+    def begin(self):
+        """Make the folder of a new run; what an old one left is gone."""
+        if not self.main:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        clear_weights(self.folder)
+        self.metrics.write_text("")
+        text = json.dumps(self.settings | {"torch": torch.__version__}, indent=2)
+        replace_file(self.folder / "config.json", lambda path: path.write_text(text + "\n"))
 
     def _check_same_settings(self):
         with safe_open(self.checkpoint, "pt") as file:
@@ -100,9 +102,25 @@ class Run:
             optimizer.state[parameter] = on_device
         if self.main:  # a killed run may have logged steps that its checkpoint does not hold
             lines = self.metrics.read_text().splitlines(keepends=True)
+            lines = [line for line in lines if line.endswith("\n")]  # a full disk cuts the last
             kept = "".join(line for line in lines if json.loads(line)["step"] <= step)
             replace_file(self.metrics, lambda path: path.write_text(kept))
         return step
+
+
+WEIGHTS = ("checkpoint.safetensors", "model.safetensors")
+
+
+def refuse_to_overwrite(folder):
+    """Raise a ValueError where a folder holds a trained model."""
+    if any((folder / name).exists() for name in WEIGHTS):
+        raise ValueError(f"{folder} holds a run: give --resume, --overwrite or another --out")
+
+
+def clear_weights(folder):
+    """Delete the weights of an old run, so that none lies beside another run's settings."""
+    for name in WEIGHTS:
+        (folder / name).unlink(missing_ok=True)
 
 
 def replace_file(path, write):

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from minidiff.backends import choose_backend
 from minidiff.data import open_data
 from minidiff.model import GPT, GPTConfig
 from minidiff.runs import Run
@@ -49,14 +50,16 @@ class TrainConfig:
                      "save_every"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if not (self.lr > 0 and self.grad_clip > 0 and 0 <= self.min_lr_ratio <= 1):
+        if not (0 < self.lr < math.inf and self.grad_clip > 0 and 0 <= self.min_lr_ratio <= 1):
             raise ValueError("lr and grad_clip must be positive, min_lr_ratio between 0 and 1")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ValueError("beta1 and beta2 must be at least 0 and below 1")
+        if min(self.seed, self.warmup_steps, self.weight_decay) < 0:
+            raise ValueError("seed, warmup_steps and weight_decay must not be negative")
         if self.compile not in ("auto", "blocks", "model", "none"):
             raise ValueError(f"compile={self.compile!r}: use auto, blocks, model or none")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device={self.device!r}: use auto, cpu or cuda")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device=cuda: PyTorch sees no GPU here; use --device cpu")
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other")
 
@@ -104,7 +107,13 @@ def train(config, on_log=None, on_start=None):
     if on_start:
         on_start(model)
     optimizer = make_optimizer(model, config)
-    first = run.load(model, optimizer) if config.resume else 0
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    choose_backend(config.model.backend, device, dtype, config.model.head_dim)  # can it run here?
+    first = 0
+    if config.resume:
+        first = run.load(model, optimizer)
+    else:
+        run.begin()
     forward = _compiled(model, config, device)
     if world > 1:
         forward = torch.nn.parallel.DistributedDataParallel(forward)
@@ -124,10 +133,8 @@ def train(config, on_log=None, on_start=None):
             bar.update()
 
             done, stop = step + 1, interrupt.seen(device, world)
-            last = stop or done == config.steps
-            evaluates, saves = (
-                last or done % n == 0 for n in (config.eval_every, config.save_every)
-            )
+            evaluates = done == config.steps or done % config.eval_every == 0
+            saves = stop or done == config.steps or done % config.save_every == 0
             if not (evaluates or saves or done == 1 or done % config.log_every == 0):
                 continue
             rows = _collect(pending, world)  # waits for the device
@@ -136,6 +143,7 @@ def train(config, on_log=None, on_start=None):
             bar.set_postfix_str(f"loss {rows[-1]['loss']:.3f}, {speed / 1e3:.1f}k tokens/s")
             if evaluates:
                 val_loss = evaluate(forward, corpus.val, config, device)
+                _check_finite("validation loss", val_loss, done, lr)
                 rows.append({"step": done, "val_loss": val_loss})
             run.log(rows)
             if saves:
@@ -214,6 +222,14 @@ def evaluate(model, split, config, device):
     return torch.stack(losses).mean().item()
 
 
+def _check_finite(what, value, step, lr):
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"the {what} is {value} at step {step} with learning rate {lr:.2e}: use a smaller "
+            "--lr or a longer --warmup-steps; the last checkpoint is from before and whole"
+        )
+
+
 def _collect(pending, world):
     """Move the losses of the last steps off the device, all at once, and check them."""
     steps, lrs, losses, norms = zip(*pending, strict=True)
@@ -224,11 +240,8 @@ def _collect(pending, world):
     rows = []
     losses, norms = losses.tolist(), torch.stack(norms).tolist()
     for step, lr, loss, norm in zip(steps, lrs, losses, norms, strict=True):
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} at step {step} with learning rate {lr:.2e}: use a smaller "
-                "--lr or a longer --warmup-steps; the last checkpoint is from before and whole"
-            )
+        _check_finite("loss", loss, step, lr)
+        _check_finite("gradient norm", norm, step, lr)
         rows.append({"step": step + 1, "loss": loss, "lr": lr, "grad_norm": norm})
     return rows
 
@@ -248,6 +261,8 @@ def pick_device(name="auto"):
     """The torch.device of "auto" (this process's GPU, if there is one), "cpu" or "cuda"."""
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError("device=cuda: PyTorch sees no GPU here; use --device cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     return device

@@ -86,12 +86,15 @@ def test_a_verdict_follows_from_the_ratios_and_errors(monkeypatch):
         for row in evidence.train["rows"]:
             row["vs_softmax_1.5h"] = 0.97
         evidence.cpu["rounding"]["diff_v2"] = [{"heads": 1e-4}]
-        for row in evidence.rates["rows"]:
-            row["diverged"] = "the loss is nan"
+        evidence.rates["rows"][0] |= {"diverged": "the loss is nan", "val_loss": math.nan}
 
     monkeypatch.setattr(Evidence, "__init__", better)
     rows = {row[0]: row for row in claims()}
-    assert rows["7"][2] == rows["17"][2] == "holds" and "35 of 35 diverged" in rows["4"][3]
+    assert (
+        rows["7"][2] == rows["17"][2] == "holds"
+        and "1 of 35 diverged" in rows["4"][3]
+        and "nan" not in str(rows)
+    )
 
 
 def test_intervals_are_those_of_compare():

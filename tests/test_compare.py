@@ -18,7 +18,8 @@ from minidiff.compare import (
     pairs,
     table,
 )
-from minidiff.train import TrainConfig
+from minidiff.runs import Run
+from minidiff.train import Interrupt, TrainConfig
 
 
 @pytest.fixture
@@ -78,6 +79,19 @@ def test_variants_of_a_seed_see_the_same_data(compare, monkeypatch):
     dataclasses.replace(compare, seeds=(3,)).run()
     half = len(seen) // 2
     assert seen[:half] == seen[half:]
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_stopped(compare, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "seen", lambda *_: True)
+        with pytest.raises(KeyboardInterrupt):
+            compare.run()
+    first = []
+    begin = Run.begin
+    monkeypatch.setattr(Run, "begin", lambda run: (first.append(run.name), begin(run)))
+    compare.run()
+    rows = json.loads(compare.results.read_text())["rows"]
+    assert len(rows) == len(first) + 1 and rows[0]["key"] not in first
 
 
 def test_a_diverged_run_is_a_row_that_says_so(compare):

@@ -54,6 +54,22 @@ def test_splits_share_no_document_and_validation_is_about_a_tenth(folder):
     assert 0.05 < len(corpus.val) / (len(corpus.train) + len(corpus.val)) < 0.2
 
 
+@pytest.mark.parametrize("name", ["a.txt", "book.txt", "z.txt", "0.txt"])
+def test_a_large_document_is_cut_and_does_not_become_the_validation(tmp_path, name):
+    (tmp_path / name).write_text("a long book " * 9000)
+    (tmp_path / "notes.txt").write_text("notes " * 500)
+    corpus = open_data(str(tmp_path), block_size=32)
+    assert len(corpus.val) / (len(corpus.train) + len(corpus.val)) == pytest.approx(0.1, abs=0.01)
+    assert corpus.train.documents[-1][2] == corpus.val.documents[0][1]  # one goes on as the other
+
+
+def test_a_file_that_changed_is_read_anew(tmp_path):
+    for letter in "ab":
+        (tmp_path / "text.txt").write_text(letter * 2000)
+        x, _ = open_data(str(tmp_path / "text.txt"), block_size=32).train.batch(1, 32, 0, 0)
+        assert (x[0, 1:] == ord(letter)).all()
+
+
 def test_validation_windows_are_the_same_each_time(folder):
     val = open_data(str(folder), block_size=32).val
     once, again = (torch.stack([x for x, _ in val.fixed_batches(3, 2, 32)]) for _ in range(2))
@@ -149,7 +165,7 @@ def test_missing_and_unreadable_sources_are_named(tmp_path, monkeypatch):
     for i in range(3):
         (tmp_path / f"{i}.txt").write_text("text " * 100)
     (tmp_path / "loop.txt").symlink_to(tmp_path / "gone.txt")  # a broken link is no file
-    assert len(open_data(str(tmp_path), block_size=32).train.documents) == 2
+    assert len(open_data(str(tmp_path), block_size=32).train.documents) == 3
     (tmp_path / "1.txt").chmod(0)
     try:
         (tmp_path / "1.txt").read_bytes()

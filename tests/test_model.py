@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from minidiff import GPT, GPTConfig, diff_attention, theory
-from minidiff.generate import Decoder
+from minidiff.generate import Decoder, sample
 from minidiff.model import ATTENTION, DiffV2Attention, rope_table, rotate
 
 TINY = GPTConfig(n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=16, block_size=24)
@@ -174,6 +174,18 @@ def test_generation_is_repeatable_and_stops_when_the_block_is_full(caplog):
     assert not caplog.records
     assert model.generate(prompt, 1000).shape == (2, TINY.block_size)
     assert "full after 19 new tokens" in caplog.text
+
+
+def test_samples_follow_temperature_and_top_k():
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(20_000, 4)
+    draw = torch.Generator().manual_seed(0)
+    for temperature, top_k in ((1.0, None), (0.5, None), (1.0, 2)):
+        tokens = sample(logits, temperature, top_k, draw)
+        shares = torch.bincount(tokens.flatten(), minlength=4) / len(tokens)
+        kept = logits[0, :top_k] / temperature
+        expected = torch.zeros(4)
+        expected[: len(kept)] = kept.softmax(0)
+        assert_close(shares, expected, rtol=0, atol=0.015)
 
 
 def test_top_k_one_is_the_likeliest_token():

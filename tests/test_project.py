@@ -38,18 +38,20 @@ def test_the_lock_pins_what_pyproject_needs_and_nothing_twice():
 
 
 def test_imports_point_one_way():
-    """attention <- model, variants <- data, train <- probe, compare, bench <- plots, widgets."""
+    """attention <- model, variants <- data, train <- probe, compare <- plots <- bench, widgets."""
     order = [
         "theory", "decode_kernel", "backends", "attention", "generate", "model", "diff_v1",
         "variants", "data", "runs", "train", "probe", "compare", "evidence", "claims",
-        "bench_tools", "bench_figures", "bench", "bench_decode", "plots", "widgets", "__main__",
+        "plots", "bench_tools", "bench_figures", "bench", "bench_decode", "widgets", "__main__",
     ]  # fmt: skip
     for rank, name in enumerate(order):
         path = ROOT / "minidiff" / f"{name}.py"
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minidiff."):
-                imported = node.module.split(".")[1]
-                assert order.index(imported) < rank, f"{name}.py imports {imported}"
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minidiff"):
+                names = [alias.name for alias in node.names]  # from minidiff import this
+                modules = node.module.split(".")[1:] or [n for n in names if n in order]
+                for imported in modules:
+                    assert order.index(imported) < rank, f"{name}.py imports {imported}"
 
 
 def test_nothing_unpickles_or_executes_data():

@@ -15,13 +15,15 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from minidiff import GPT, GPTConfig, runs
-from minidiff.data import DataError
+from minidiff.data import DataError, open_data
 from minidiff.runs import load_run, read_metrics
 from minidiff.train import (
     Interrupt,
     TrainConfig,
+    evaluate,
     learning_rate,
     make_optimizer,
+    pick_device,
     train,
     training_step,
 )
@@ -185,6 +187,59 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint_whole(config, monke
     assert len(losses(folder)) == 12
 
 
+def test_a_gradient_that_is_not_finite_is_not_saved(config):
+    """The loss may still be finite when the step makes every weight NaN."""
+    with pytest.raises(FloatingPointError, match="gradient norm is"):
+        train(dataclasses.replace(config, lr=1e30, warmup_steps=0, save_every=1, log_every=1))
+    for name, tensor in load_file(f"{config.out}/checkpoint.safetensors").items():
+        assert tensor.isfinite().all(), name
+
+
+def test_a_line_that_a_full_disk_cut_off_does_not_stop_a_resume(config):
+    folder = train(config)
+    metrics = folder / "metrics.jsonl"
+    whole = losses(folder)
+    metrics.write_text(metrics.read_text() + '{"step": 13, "lo')
+    train(dataclasses.replace(config, resume=True))
+    assert losses(folder) == whole
+
+
+def test_all_folders_are_checked_before_the_first_model_trains(config, tmp_path):
+    from minidiff import __main__ as command
+
+    train(dataclasses.replace(config, out=str(tmp_path / "run" / "softmax_1.5h")))
+    words = cli(config, "--variants", "diff_v2", "softmax_1.5h")
+    with pytest.raises(SystemExit, match=r"softmax_1\.5h holds a run"):
+        command.main(words)
+    assert not (tmp_path / "run" / "diff_v2").exists()
+
+
+def test_a_special_start_is_trained_from(config, tmp_path):
+    from minidiff import __main__ as command
+
+    command.main(cli(config, "--variants", "softmax_2h", "softmax_2h_start"))
+    first = [losses(tmp_path / "run" / name)[0] for name in ("softmax_2h", "softmax_2h_start")]
+    assert first[0] != first[1]
+
+
+def test_wrong_settings_leave_an_old_run_alone(config):
+    """backend=flash2 cannot run on a CPU."""
+    folder = train(config)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    wrong = dataclasses.replace(config.model, backend="flash2")
+    with pytest.raises(RuntimeError, match="cannot run here"):
+        train(dataclasses.replace(config, model=wrong, overwrite=True))
+    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_validation_is_the_mean_over_its_own_windows(config):
+    corpus, model = open_data(config.data, block_size=16), GPT(TINY)
+    found = evaluate(model, corpus.val, config, torch.device("cpu"))
+    with torch.no_grad():
+        each = [model(x, y)[1].item() for x, y in corpus.val.fixed_batches(2, 4, 16)]
+    assert len(set(each)) == 2 and found == pytest.approx(sum(each) / 2)
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(config):
     with pytest.raises(FloatingPointError, match=r"at step \d+ with learning rate .*--lr") as error:
         train(dataclasses.replace(config, lr=1e30, warmup_steps=0))
@@ -225,15 +280,20 @@ def test_learning_rate_warms_up_and_ends_at_its_minimum():
         ({"steps": 0}, "at least 1"),
         ({"lr": -1.0}, "positive"),
         ({"compile": "yes"}, "blocks"),
-        ({"device": "cuda"}, "no GPU"),
+        ({"beta2": 2.0}, "beta2"),
+        ({"seed": -1}, "negative"),
         ({"resume": True, "overwrite": True}, "exclude"),
     ],
 )
 def test_a_wrong_setting_is_named(change, message):
-    if change.get("device") and torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
     with pytest.raises(ValueError, match=message):
         TrainConfig(**change)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_missing_gpu_is_named():
+    with pytest.raises(ValueError, match="no GPU"):
+        pick_device("cuda")
 
 
 def test_folders_and_data_are_checked_before_training(config, tmp_path):
