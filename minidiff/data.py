@@ -107,6 +107,7 @@ def open_data(source="stdlib", vocab_size=257, block_size=256):
         return _open_nanogpt(roots[0], bos, block_size)
     elif roots[0].is_dir():
         files = [f for f in roots[0].rglob("*") if f.is_file() and _is_text(f, roots[0])]
+        files = [f for f in files if not (f.parent / "metrics.jsonl").exists()]  # a run's folder
     else:
         files = roots
     if vocab_size < 257:

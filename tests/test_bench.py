@@ -79,6 +79,25 @@ def test_train_rows_hold_speed_mfu_and_ratios(reports):
     assert all(any("mm" in line for line in lines) for lines in profile.values())
 
 
+def test_ratios_are_of_tokens_per_second_in_training_and_of_time_in_decoding(tmp_path, monkeypatch):
+    """With a DIFF V2 that takes twice as long as its baseline."""
+
+    def planted(calls, *_):
+        return {name: [2.0 if name == "diff_v2" else 1.0] * 3 for name in calls}
+
+    monkeypatch.setattr(bench_tools, "time_rounds", planted)
+    kept = {"device": "cpu", "out": str(tmp_path / "bench.json")}
+    names = ("softmax_1.5h", "diff_v2", "published")
+    settings = bench.TrainBench.CPU | kept | {"variants": names}
+    rows = bench.train(bench.TrainBench(**settings))["rows"]
+    assert [row["vs_softmax_1.5h"] for row in rows] == [1, 0.5, 1]
+    assert [row["compile"] for row in rows] == ["none"] * 3
+    settings = bench_decode.DecodeBench.CPU | kept | {"variants": ("softmax_h", "diff_v2")}
+    rows = bench_decode.decode(bench_decode.DecodeBench(**settings))["rows"]
+    found = {(row["variant"], row["vs_softmax_h"]) for row in rows if "vs_softmax_h" in row}
+    assert found == {("softmax_h", 1), ("diff_v2", 2)}
+
+
 def test_operations_of_a_token_counted_by_hand():
     """diff_v2, 2 layers, h=4, h_kv=2, d=8, D=32, T=32, 257 tokens; MLP 128 wide (8/3 * 32 up)."""
     shape, _ = bench.SIZES["tiny"]

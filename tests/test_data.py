@@ -125,6 +125,14 @@ def test_text_survives_encoding_and_bos_is_first():
     assert tokens[0, 0] == 256 and decode(tokens[0]) == text
 
 
+def test_what_a_run_left_in_the_folder_is_no_text(folder):
+    before = open_data(str(folder), block_size=32).fingerprint
+    (folder / "runs" / "diff_v2").mkdir(parents=True)
+    for name in ("config.json", "metrics.jsonl", "sample.txt"):
+        (folder / "runs" / "diff_v2" / name).write_text("{}")
+    assert open_data(str(folder), block_size=32).fingerprint == before
+
+
 def test_binary_hidden_and_empty_files_of_a_folder_are_left_out(folder):
     (folder / "image.png").write_bytes(b"\x89PNG\0\0" * 100)
     (folder / ".hidden").write_text("secret " * 100)

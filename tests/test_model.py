@@ -176,6 +176,21 @@ def test_generation_is_repeatable_and_stops_when_the_block_is_full(caplog):
     assert "full after 19 new tokens" in caplog.text
 
 
+def test_the_feed_forward_is_swiglu():
+    mlp, x = GPT(TINY).blocks[0].mlp.double(), torch.randn(1, 3, TINY.n_embd, dtype=torch.float64)
+    gate, up = (x @ w.weight.T for w in (mlp.w1, mlp.w3))
+    expected = (gate / (1 + (-gate).exp()) * up) @ mlp.w2.weight.T
+    assert_close(mlp(x), expected)
+
+
+def test_what_adds_to_the_residual_stream_starts_smaller():
+    model = GPT(dataclasses.replace(TINY, n_layer=8, n_embd=128))
+    for block in model.blocks:
+        assert block.attn.q_proj.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        for out in (block.attn.o_proj, block.mlp.w2):
+            assert out.weight.std().item() == pytest.approx(0.02 / math.sqrt(16), rel=0.1)
+
+
 def test_samples_follow_temperature_and_top_k():
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(20_000, 4)
     draw = torch.Generator().manual_seed(0)

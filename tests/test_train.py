@@ -246,6 +246,20 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(config):
     assert "\n" not in str(error.value)
 
 
+def test_the_optimizer_has_the_settings_of_the_config():
+    config = TrainConfig(weight_decay=0.3, beta1=0.8, beta2=0.97, lr=0.02)
+    groups = make_optimizer(GPT(TINY), config).param_groups
+    assert sorted(group["weight_decay"] for group in groups) == [0, 0.3]
+    assert all(group["betas"] == (0.8, 0.97) and group["lr"] == 0.02 for group in groups)
+
+
+def test_resume_on_other_text_is_refused(config, tmp_path):
+    train(config)
+    (tmp_path / "text" / "new.txt").write_text("another text " * 50)
+    with pytest.raises(ValueError, match="data_fingerprint differ"):
+        train(dataclasses.replace(config, resume=True))
+
+
 def test_weight_decay_is_on_matrices_only():
     model = GPT(TINY)
     decayed, free = make_optimizer(model, TrainConfig()).param_groups
