@@ -166,7 +166,8 @@ def _split(documents, roots):
     filled = np.cumsum([size for _, _, size in fitting])
     if fitting and filled[-1] >= tenth:
         val = fitting[: int(np.searchsorted(filled, tenth)) + 1]
-        return [document for document in documents if document not in set(val)], val
+        chosen = set(val)
+        return [document for document in documents if document not in chosen], val
     largest = max(documents, key=lambda document: document[2])
     path, _, size = largest
     cut = int(size - tenth)
