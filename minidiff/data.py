@@ -154,15 +154,16 @@ def _own(path, root):
 def _split(documents, roots):
     """Whole documents go to validation, in the order of a hash of their names, up to a tenth.
 
-    None that is larger than that tenth; where the others do not fill it, the largest is cut.
+    None that holds over a quarter of the text; where the others fill no tenth, the largest is cut.
     """
 
     def shuffled(document):
         return hashlib.sha256(_name(document[0], roots).encode()).digest()
 
     documents = sorted(documents, key=shuffled)
-    tenth = VAL_SHARE * sum(size for _, _, size in documents)
-    fitting = [document for document in documents if document[2] <= tenth]
+    total = sum(size for _, _, size in documents)
+    tenth = VAL_SHARE * total
+    fitting = [document for document in documents if document[2] <= total / 4]
     filled = np.cumsum([size for _, _, size in fitting])
     if fitting and filled[-1] >= tenth:
         val = fitting[: int(np.searchsorted(filled, tenth)) + 1]
