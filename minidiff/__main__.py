@@ -21,7 +21,7 @@ from minidiff.claims import claims, markdown, measure, put_into
 from minidiff.compare import Compare
 from minidiff.data import decode, encode
 from minidiff.evidence import RESULTS
-from minidiff.runs import clear_weights, load_run, read_metrics, refuse_to_overwrite
+from minidiff.runs import load_run, read_metrics, refuse_to_overwrite
 from minidiff.train import PRESETS, TrainConfig, pick_device, train
 from minidiff.variants import START, variant
 
@@ -44,9 +44,7 @@ class Train:
         out, main = Path(self.config.out), int(os.environ.get("RANK", "0")) == 0
         models = {name: variant(self.config.model, name) for name in self.variants}
         for name in models:  # all folders, before the first model takes its time
-            if self.config.overwrite and main:
-                clear_weights(out / name)
-            elif not self.config.resume:
+            if not (self.config.resume or self.config.overwrite):
                 refuse_to_overwrite(out / name)
         for name, model in models.items():
             folder = out / name

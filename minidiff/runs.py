@@ -50,7 +50,8 @@ class Run:
         if not self.main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        clear_weights(self.folder)
+        for name in WEIGHTS:  # or old weights would lie beside new settings
+            (self.folder / name).unlink(missing_ok=True)
         self.metrics.write_text("")
         text = json.dumps(self.settings | {"torch": torch.__version__}, indent=2)
         replace_file(self.folder / "config.json", lambda path: path.write_text(text + "\n"))
@@ -115,12 +116,6 @@ def refuse_to_overwrite(folder):
     """Raise a ValueError where a folder holds a trained model."""
     if any((folder / name).exists() for name in WEIGHTS):
         raise ValueError(f"{folder} holds a run: give --resume, --overwrite or another --out")
-
-
-def clear_weights(folder):
-    """Delete the weights of an old run, so that none lies beside another run's settings."""
-    for name in WEIGHTS:
-        (folder / name).unlink(missing_ok=True)
 
 
 def replace_file(path, write):

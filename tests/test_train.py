@@ -224,11 +224,13 @@ def test_a_special_start_is_trained_from(config, tmp_path):
 
 def test_wrong_settings_leave_an_old_run_alone(config):
     """backend=flash2 cannot run on a CPU."""
-    folder = train(config)
+    from minidiff import __main__ as command
+
+    words = cli(config, "--variants", "diff_v2")
+    folder = train(dataclasses.replace(config, out=f"{config.out}/diff_v2"))
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    wrong = dataclasses.replace(config.model, backend="flash2")
-    with pytest.raises(RuntimeError, match="cannot run here"):
-        train(dataclasses.replace(config, model=wrong, overwrite=True))
+    with pytest.raises(SystemExit, match="cannot run here"):
+        command.main([*words, "--overwrite", "--backend", "flash2"])
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
