@@ -90,8 +90,8 @@ def train(config, on_log=None, on_start=None):
         FloatingPointError: the loss became infinite or NaN; the last checkpoint stays.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a last checkpoint was written.
     """
-    rank, world = _start_distributed()
     device = pick_device(config.device)
+    rank, world = _start_distributed(device)
     rows_per_step = config.grad_accum * world
     if config.batch_size % rows_per_step:
         raise ValueError(
@@ -249,11 +249,11 @@ def _collect(pending, world):
 # ---- Devices -----------------------------------------------------------------------------------
 
 
-def _start_distributed():
+def _start_distributed(device):
     """(rank, number of processes). torchrun sets the environment; alone there is one process."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return int(os.environ.get("RANK", "0")), world
 
 
@@ -263,7 +263,10 @@ def pick_device(name="auto"):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ValueError("device=cuda: PyTorch sees no GPU here; use --device cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= count:
+        raise ValueError(f"every process needs a GPU of its own: use --nproc_per_node {count}")
+    device = torch.device("cuda", local)
     torch.cuda.set_device(device)
     return device
 

@@ -15,6 +15,7 @@ import torch
 
 from minidiff.attention import attention
 from minidiff.backends import cached_attention
+from minidiff.generate import record_graph
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
@@ -148,14 +149,7 @@ def test_auto_takes_head_sizes_that_flash_attn_may_not_know(d):
 def test_one_cuda_graph_serves_every_length():
     q, k, v = inputs(2, 4, 8, 128, torch.bfloat16, "cuda", S=5000)
     length = torch.tensor([5000], dtype=torch.int32, device="cuda")
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # the kernels are compiled before the recording
-        cached_attention(q, k, v, length)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = cached_attention(q, k, v, length)
+    graph, out = record_graph(lambda: cached_attention(q, k, v, length))
     for n_keys in (1, 5000, 64, 65, 2, 777, 4999):
         q.normal_()
         length.fill_(n_keys)

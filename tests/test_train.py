@@ -119,14 +119,30 @@ def cli(config, *extra):
     return words
 
 
-def test_two_processes_give_the_losses_of_one(config, tmp_path):
-    alone = losses(train(config))
-    two = dataclasses.replace(config, out=str(tmp_path / "two"), grad_accum=2)
+def losses_of_two_processes(config, folder):
+    """Train with torchrun, which starts two processes that share every batch."""
+    words = cli(dataclasses.replace(config, out=str(folder)), "--variants", "diff_v2")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    words = cli(two, "--variants", "diff_v2")
     process = run_python(*torchrun, "-m", "minidiff", *words, stderr=subprocess.PIPE)
     assert process.wait(timeout=120) == 0, process.stderr.read()
-    assert losses(tmp_path / "two" / "diff_v2") == pytest.approx(alone, rel=1e-5)
+    return losses(folder / "diff_v2")
+
+
+def test_two_processes_give_the_losses_of_one(config, tmp_path):
+    alone = losses(train(config))
+    config = dataclasses.replace(config, grad_accum=2)
+    assert losses_of_two_processes(config, tmp_path / "two") == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("how", ["none", "blocks"])
+def test_two_gpus_give_the_losses_of_one(config, tmp_path, how):
+    config = dataclasses.replace(config, device="cuda", compile="none")
+    alone = losses(train(config))
+    config = dataclasses.replace(config, compile=how, grad_accum=2)
+    two = losses_of_two_processes(config, tmp_path / "two")
+    assert two == pytest.approx(alone, rel=1e-2)  # in bfloat16
 
 
 def test_resume_goes_on_to_a_second_model_that_was_not_begun(config, tmp_path, monkeypatch):
@@ -310,6 +326,14 @@ def test_a_wrong_setting_is_named(change, message):
 def test_a_missing_gpu_is_named():
     with pytest.raises(ValueError, match="no GPU"):
         pick_device("cuda")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ValueError, match="--nproc_per_node 1"):
+        pick_device()
 
 
 def test_folders_and_data_are_checked_before_training(config, tmp_path):
