@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minidiff.compare import interval
 
+LR = 3e-3  # of the runs that have all variants
 RESULTS = Path(__file__).parent.parent / "notebooks" / "results"
 
 
@@ -22,46 +23,58 @@ class Evidence:
                 raise ValueError(f"{path} is missing: claims --measure or measure.sh makes it")
             return json.loads(path.read_text())
 
-        self.main, self.rates = load("evidence_25m"), load("evidence_25m_rates")
+        self.main, self.lr, self.short = (
+            load(f"evidence_25m{n}")["rows"] for n in ("", "_lr", "_rates")
+        )
         self.cpu, self.train, self.decode = (
             load(n) for n in ("claims_cpu", "bench_train", "bench_decode")
         )
-        others = ("25m_long", "5m", "5m_deep", "25m_small_data")
-        self.all_rows = [self.main["rows"], *(load(f"evidence_{n}")["rows"] for n in others)]
+        others = (load(f"evidence_{n}")["rows"] for n in ("25m_long", "5m", "5m_deep"))
+        self.full = [*self.main, *self.lr]  # 25M, 1000 steps, at all learning rates
+        self.all_rows = [self.full, *others, load("evidence_25m_small_data")["rows"]]
 
-    def runs(self, lr=None):
-        """{(variant, seed): row} of the 25M runs, or of the short ones at a larger rate."""
-        rows = self.main["rows"] if lr is None else [r for r in self.rates["rows"] if r["lr"] == lr]
-        return {(row["variant"], row["seed"]): row for row in rows if "diverged" not in row}
-
-    def mean(self, name, metric):
-        """Over the seeds of the 25M runs."""
-        return statistics.fmean(
-            row[metric] for (variant, _), row in self.runs().items() if variant == name
-        )
-
-    def differences(self, metric, one="diff_v2", other="softmax_1.5h", lr=None):
+    def differences(self, metric, one="diff_v2", other="softmax_1.5h", lr=LR, short=False):
         """Of one variant minus the other, seed by seed, where both have the seed."""
-        runs = self.runs(lr)
+        runs = {
+            (row["variant"], row["seed"]): row[metric]
+            for row in (self.short if short else self.full)
+            if row["lr"] == lr and metric in row and "diverged" not in row
+        }
         seeds = [seed for name, seed in runs if name == one and (other, seed) in runs]
-        return [runs[one, seed][metric] - runs[other, seed][metric] for seed in seeds]
+        return [runs[one, seed] - runs[other, seed] for seed in seeds]
 
     def pair(self, *which, **more):
         """(mean, low, high) of the differences."""
         differences = self.differences(*which, **more)
         return statistics.fmean(differences), *interval(differences)
 
-    def sweep(self, *which):
-        """{learning rate: (mean, low, high)} of the short runs."""
+    def sweep(self, *which, short=False):
+        """{learning rate: (mean, low, high)}, for each with two seeds or more."""
+        rates = sorted({row["lr"] for row in (self.short if short else self.full)})
         return {
-            lr: self.pair(*which, lr=lr) for lr in sorted({r["lr"] for r in self.rates["rows"]})
+            lr: self.pair(*which, lr=lr, short=short)
+            for lr in rates
+            if len(self.differences(*which, lr=lr, short=short)) > 1
         }
 
+    def mean(self, name, metric, lr=LR):
+        """Over the seeds of the 25M runs."""
+        rows = [row for row in self.full if (row["variant"], row["lr"]) == (name, lr)]
+        return statistics.fmean(row[metric] for row in rows)
+
+    def best_rate(self, name):
+        """The learning rate at which a variant's 25M runs have the lowest mean loss."""
+        rates = {row["lr"] for row in self.full if row["variant"] == name}
+        return min(rates, key=lambda lr: self.mean(name, "val_loss", lr))
+
     def smaller(self, metric):
-        """(in how many pairs of runs DIFF V2 has the smaller figure, of how many), all sizes."""
+        """(in how many pairs of runs of any size and rate DIFF V2 has less, of how many)."""
         found = []
         for rows in self.all_rows:
-            runs = {(row["variant"], row["seed"]): row[metric] for row in rows}
-            seeds = [seed for name, seed in runs if name == "diff_v2"]
-            found += [runs["diff_v2", s] < runs["softmax_1.5h", s] for s in seeds]
+            runs = {(row["variant"], row["lr"], row["seed"]): row[metric] for row in rows}
+            found += [
+                runs["diff_v2", lr, seed] < runs["softmax_1.5h", lr, seed]
+                for name, lr, seed in runs
+                if name == "diff_v2" and ("softmax_1.5h", lr, seed) in runs
+            ]
         return sum(found), len(found)

@@ -64,13 +64,14 @@ class TrainConfig:
             raise ValueError("resume and overwrite exclude each other")
 
 
-# Chosen so that each shows what it should in the time it has: laptop, a pair of models within six
-# minutes on two CPU cores; gpu, the smallest size at which sinks and outliers form (FACTS).
+# laptop: a pair of models within six minutes on two CPU cores. gpu: the smallest size at which sinks
+# and outliers form, at the best of four learning rates (notebook 07, section 12).
 PRESETS = {
     "laptop": TrainConfig(),
     "gpu": TrainConfig(
         model=GPTConfig(n_layer=8, n_head=8, n_kv_head=2, head_dim=64, n_embd=512, block_size=1024),
-        data="python", steps=2000, batch_size=64, warmup_steps=100, eval_every=250, save_every=500,
+        data="python", steps=2000, batch_size=64, lr=1e-3, warmup_steps=100, eval_every=250,
+        save_every=500,
     ),
 }  # fmt: skip
 

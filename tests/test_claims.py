@@ -1,5 +1,6 @@
 """The table of claims: what it measures, and that the README holds what the results say."""
 
+import json
 import math
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from minidiff import GPT, GPTConfig
 from minidiff.claims import claims, markdown, put_into, rounding_errors, v1_gradients
-from minidiff.evidence import Evidence
+from minidiff.evidence import RESULTS, Evidence
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,10 +70,10 @@ def test_every_claim_has_a_verdict():
 def test_a_verdict_follows_from_the_intervals(monkeypatch, number, metric, main, sweep, verdict):
     pair = Evidence.pair
 
-    def changed(evidence, name, *which, lr=None):
+    def changed(evidence, name, *which, short=False, **more):
         if name == metric:
-            return main if lr is None else sweep
-        return pair(evidence, name, *which, lr=lr)
+            return sweep if short else main
+        return pair(evidence, name, *which, short=short, **more)
 
     monkeypatch.setattr(Evidence, "pair", changed)
     assert {row[0]: row[2] for row in claims()}[number] == verdict
@@ -86,24 +87,40 @@ def test_a_verdict_follows_from_the_ratios_and_errors(monkeypatch):
         for row in evidence.train["rows"]:
             row["vs_softmax_1.5h"] = 0.97
         evidence.cpu["rounding"]["diff_v2"] = [{"heads": 1e-4}]
-        evidence.rates["rows"][0] |= {"diverged": "the loss is nan", "val_loss": math.nan}
+        evidence.short[0] |= {"diverged": "the loss is nan", "val_loss": math.nan}
 
     monkeypatch.setattr(Evidence, "__init__", better)
     rows = {row[0]: row for row in claims()}
     assert (
         rows["7"][2] == rows["17"][2] == "holds"
-        and "1 of 35 diverged" in rows["4"][3]
+        and "1 of 36 of these diverged" in rows["4"][3]
         and "nan" not in str(rows)
     )
 
 
-def test_intervals_are_those_of_compare():
+@pytest.mark.parametrize("name", ["evidence_25m", "evidence_25m_lr", "evidence_25m_rates"])
+def test_intervals_are_those_of_compare(name):
+    evidence, stored = Evidence(), json.loads((RESULTS / f"{name}.json").read_text())["pairs"]
+    for row in stored:
+        which = row["metric"], row["variant"], row["other"]
+        expected = (row["difference"], row["low"], row["high"])
+        found = evidence.pair(*which, lr=row["lr"], short=name == "evidence_25m_rates")
+        assert found == pytest.approx(expected)
+
+
+def test_the_best_rate_has_the_lowest_mean_loss_and_single_runs_have_no_interval():
     evidence = Evidence()
-    for rows, sweep in ((evidence.main, False), (evidence.rates, True)):
-        for row in rows["pairs"]:
-            which = row["metric"], row["variant"], row["other"]
-            expected = (row["difference"], row["low"], row["high"])
-            assert evidence.pair(*which, lr=row["lr"] if sweep else None) == pytest.approx(expected)
+    evidence.full = [
+        {"variant": name, "lr": lr, "seed": seed, "val_loss": loss}
+        for name, lr, seed, loss in (
+            ("diff_v2", 0.1, 0, 3.0), ("diff_v2", 0.1, 1, 1.0), ("diff_v2", 0.2, 0, 1.9),
+            ("softmax_1.5h", 0.1, 0, 2.0), ("softmax_1.5h", 0.1, 1, 0.5),
+            ("softmax_1.5h", 0.2, 0, 2.5),
+        )
+    ]  # fmt: skip
+    assert (evidence.best_rate("diff_v2"), evidence.best_rate("softmax_1.5h")) == (0.2, 0.1)
+    assert evidence.differences("val_loss", lr=0.1) == [1.0, 0.5]
+    assert list(evidence.sweep("val_loss")) == [0.1]
 
 
 def test_a_file_without_the_marks_is_refused(tmp_path):

@@ -4,23 +4,23 @@
 #   pair       the two models of notebooks/checkpoints (7 layers, 5.7M parameters)
 #   deep       the same with 12 thinner layers (5.4M)
 #   main       softmax (1.5h heads) and DIFF V2 at 25M parameters, six seeds
-#   variants   everything else at 25M, two seeds of the ablations, one of the others; same file
+#   variants   everything else at 25M, three seeds, one of V1; same file
+#   lr         the main pair, and V1 at one of them, at other learning rates
 #   long       softmax (1.5h heads) and DIFF V2 for 1500 steps, one seed
-#   rates      larger and larger learning rates, three seeds, for the claims about stability
-#   v1         V1 and what it is compared with at a smaller learning rate, one seed
+#   rates      short runs at larger and larger learning rates, three seeds
 #   small      the same two on too little text, three seeds
 #   ops, train, decode   the speed benches
 #   profile    the kernels of a training step
 # The files go to runs/results, or to OUT; a run that is in its file is not run again, so that a part
 # that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
-# runs/results` makes the table from them (it needs all parts but v1, ops and profile). README.md
+# runs/results` makes the table from them (it needs all parts but ops and profile). README.md
 # beside this says what was run, and how.
 set -eu
 cd "$(dirname "$0")/../.."
 out=${OUT:-runs/results}
 mkdir -p "$out"
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-compare() { $python -m minidiff compare --preset gpu --out /tmp/runs "$@"; }
+compare() { $python -m minidiff compare --preset gpu --lr 3e-3 --out /tmp/runs "$@"; }
 
 for part in "$@"; do
   case $part in
@@ -34,20 +34,23 @@ for part in "$@"; do
         $python -c "from minidiff.runs import export_run; export_run('$run', '$to')"
       done ;;
     deep)
-      compare --seeds 0 --steps 1700 --n-layer 12 --n-embd 192 --n-head 4 --head-dim 48 --lr 4e-3 \
+      compare --seeds 0 --steps 1700 --n-layer 12 --n-embd 192 --n-head 4 --head-dim 48 --lrs 4e-3 \
         --results "$out/evidence_5m_deep.json" ;;
     main) compare --steps 1000 --seeds 0 1 2 3 4 5 --results "$out/evidence_25m.json" ;;
     variants)
-      compare --steps 1000 --seeds 0 1 --results "$out/evidence_25m.json" \
-        --variants diff_halves diff_no_lambda diff_no_sigmoid
       compare --steps 1000 --seeds 0 --results "$out/evidence_25m.json" \
-        --variants softmax_2h softmax_2h_start diff_v1 diff_v1_no_norm off_by_one sink_logit gated ;;
+        --variants diff_v1 diff_v1_no_norm
+      compare --steps 1000 --seeds 0 1 2 --results "$out/evidence_25m.json" \
+        --variants diff_halves diff_no_lambda diff_no_sigmoid \
+          softmax_2h softmax_2h_start off_by_one sink_logit gated ;;
+    lr)
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 3 4 5 --results "$out/evidence_25m_lr.json"
+      compare --steps 1000 --lrs 5e-4 6e-3 --seeds 0 1 2 --results "$out/evidence_25m_lr.json"
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --results "$out/evidence_25m_lr.json" \
+        --variants diff_v1 diff_v1_no_norm ;;
     long) compare --steps 1500 --seeds 0 --results "$out/evidence_25m_long.json" ;;
     small)
       compare --steps 1500 --batch-size 32 --data stdlib --results "$out/evidence_25m_small_data.json" ;;
-    v1)
-      compare --steps 1000 --lr 1e-3 --seeds 0 --results "$out/evidence_25m_v1_low_rate.json" \
-        --variants diff_v1 diff_v1_no_norm diff_v2 softmax_1.5h ;;
     rates)
       compare --steps 300 --batch-size 32 --seeds 0 1 2 --lrs 6e-3 1.2e-2 2.4e-2 \
         --results "$out/evidence_25m_rates.json" \
