@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
+import torch.distributed as dist
 import tyro
 from safetensors import SafetensorError
 
@@ -174,6 +175,8 @@ def main(argv=None):
     )
     try:
         command.run()
+        if dist.is_initialized():  # by torchrun
+            dist.destroy_process_group()
     except (ValueError, RuntimeError, FloatingPointError, OSError, SafetensorError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stopped:

@@ -287,16 +287,3 @@ def sink_bars(shares, threshold=0.3):
     ax.set_xlabel("layer (one bar for each head)")
     fig.supylabel("attention on the first token", fontsize=STYLE["axes.labelsize"])
     return fig
-
-
-@styled
-def outliers(ratios):
-    """Largest over median absolute activation after each layer: label -> (n_layer,)."""
-    fig, ax = plt.subplots()
-    for label, ratio in ratios.items():
-        ax.plot(range(len(ratio)), ratio, color=colour(label), label=label, **DOT)
-    ax.set(xlabel="layer", ylabel="largest / median activation", yscale="log")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_title("Outliers in the residual stream")
-    ax.legend()
-    return fig

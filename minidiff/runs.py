@@ -9,13 +9,17 @@
 Nothing is pickled, so nothing that is loaded can run code.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -175,3 +179,32 @@ def load_pretrained(name, device="cpu"):
     if name not in names:
         raise ValueError(f"no pretrained model {name!r}: there are {', '.join(names)}")
     return load_run(folder / name, device)
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM ask a loop to stop after its step; a second one ends it at once."""
+
+    def __enter__(self):
+        self.asked, self.before = None, {}  # when it was asked
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # not in the main thread: leave them alone
+                self.before[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number, frame):
+        if self.asked is None:
+            self.asked = time.monotonic()
+        elif time.monotonic() - self.asked > 2:  # torchrun sends on what the terminal sent already
+            raise KeyboardInterrupt("stopped within a step; the last checkpoint is whole")
+
+    def seen(self, device, world):
+        """Whether any process was asked to stop; all processes get the same answer."""
+        if world == 1:
+            return self.asked is not None
+        flag = torch.tensor(float(self.asked is not None), device=device)
+        dist.all_reduce(flag)
+        return flag.item() > 0
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

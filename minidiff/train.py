@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from minidiff.backends import choose_backend
 from minidiff.data import open_data
 from minidiff.model import GPT, GPTConfig
-from minidiff.runs import Run
+from minidiff.runs import Interrupt, Run
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ class TrainConfig:
             raise ValueError("resume and overwrite exclude each other")
 
 
-# laptop: a pair of models within six minutes on two CPU cores. gpu: the smallest size at which sinks
-# and outliers form, at the best of four learning rates (notebook 07, section 12).
+# laptop: a pair of models within six minutes on two CPU cores. gpu: the smallest size at which
+# sinks and outliers form, at the best of four learning rates (notebook 07, section 12).
 PRESETS = {
     "laptop": TrainConfig(),
     "gpu": TrainConfig(
@@ -89,7 +88,8 @@ def train(config, on_log=None, on_start=None):
     Raises:
         ValueError: data, folder or settings do not fit; raised before any training.
         FloatingPointError: the loss became infinite or NaN; the last checkpoint stays.
-        KeyboardInterrupt: Ctrl-C or SIGTERM, after a last checkpoint was written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after a last checkpoint was written; at the second,
+            without one.
     """
     device = pick_device(config.device)
     rank, world = _start_distributed(device)
@@ -292,29 +292,3 @@ def _autocast(device):
 
 def _to(device, tensor):
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-
-class Interrupt:
-    """Ctrl-C and SIGTERM ask the loop to stop after the current step instead of killing it."""
-
-    def __enter__(self):
-        self.asked, self.before = False, {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # not in the main thread: leave them alone
-                self.before[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number, frame):
-        self.asked = True
-
-    def seen(self, device, world):
-        """Whether any process was asked to stop; all processes get the same answer."""
-        if world == 1:
-            return self.asked
-        flag = torch.tensor(float(self.asked), device=device)
-        dist.all_reduce(flag)
-        return flag.item() > 0
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

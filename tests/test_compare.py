@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+import torch
 from scipy import stats
 
 from minidiff import GPT, GPTConfig
@@ -18,8 +19,10 @@ from minidiff.compare import (
     pairs,
     table,
 )
-from minidiff.runs import Run
-from minidiff.train import Interrupt, TrainConfig
+from minidiff.data import open_data
+from minidiff.probe import probe
+from minidiff.runs import Interrupt, Run
+from minidiff.train import TrainConfig
 
 
 @pytest.fixture
@@ -62,6 +65,16 @@ def test_a_second_start_runs_only_what_is_missing(compare, monkeypatch):
     more.run()
     assert len(ran) == 2 and all("seed2" in key for key in ran)
     assert json.loads(compare.results.read_text())["rows"][:4] == before
+
+
+def test_the_probes_look_at_validation_text(compare, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "minidiff.compare.probe", lambda model, idx: seen.append(idx) or probe(model, idx)
+    )
+    dataclasses.replace(compare, seeds=(0,), variants=("diff_v2",)).run()
+    val = open_data(compare.config.data, block_size=32).val
+    assert torch.equal(seen[0], next(val.fixed_batches(1, 2, 32))[0])
 
 
 def test_variants_of_a_seed_see_the_same_data(compare, monkeypatch):
@@ -141,6 +154,13 @@ def test_opposed_heads_finds_a_head_that_is_the_negative_of_another():
     assert opposed_heads(model)["opposed_min"] > -0.3
     slices[:, 1] = -0.5 * slices[:, 0]
     assert opposed_heads(model) == pytest.approx({"opposed_min": -1.0, "opposed_share": 2 / 8})
+    first, second = torch.nn.functional.normalize(torch.randn(2, 32 * 8), dim=1)
+    second = torch.nn.functional.normalize(second - (second @ first) * first, dim=0)
+    for cosine, share in ((-0.95, 2 / 8), (-0.85, 0)):  # counted below -0.9
+        slices[:, 0] = first.view(32, 8)
+        slices[:, 1] = (cosine * first + (1 - cosine**2) ** 0.5 * second).view(32, 8)
+        expected = {"opposed_min": cosine, "opposed_share": share}
+        assert opposed_heads(model) == pytest.approx(expected, abs=1e-5)
 
 
 def test_only_softmax_heads_that_share_keys_can_be_opposed():

@@ -70,10 +70,13 @@ def test_a_file_that_changed_is_read_anew(tmp_path):
         assert (x[0, 1:] == ord(letter)).all()
 
 
-def test_validation_windows_are_the_same_each_time(folder):
+def test_validation_windows_are_the_same_each_time_from_the_first_to_the_last(folder):
     val = open_data(str(folder), block_size=32).val
     once, again = (torch.stack([x for x, _ in val.fixed_batches(3, 2, 32)]) for _ in range(2))
     assert torch.equal(once, again) and once.shape == (3, 2, 32)
+    last = len(val) - 32 - 1  # the target of its last token is the last of all
+    for i, window in enumerate(once.flatten(0, 1)):
+        assert window[1:].tolist() == val.read(last * i // 5, 32)[1:].tolist()
 
 
 def test_a_single_file_is_cut_once(tmp_path):

@@ -53,7 +53,6 @@ def all_figures(view):
         "one map": plots.attention_maps({"A": view.a1[0]}),
         "sinks": plots.sink_bars({"softmax": rng.random((3, 6)), "DIFF V2": rng.random((3, 4))}),
         "one model": plots.sink_bars({"softmax": rng.random((3, 6))}),
-        "outliers": plots.outliers({"softmax": [5, 50, 500], "DIFF V2": [4, 20, 60]}),
     }
 
 

@@ -16,9 +16,8 @@ from torch.testing import assert_close
 
 from minidiff import GPT, GPTConfig, runs
 from minidiff.data import DataError, open_data
-from minidiff.runs import load_run, read_metrics
+from minidiff.runs import Interrupt, load_run, read_metrics
 from minidiff.train import (
-    Interrupt,
     TrainConfig,
     evaluate,
     learning_rate,
@@ -183,6 +182,21 @@ def test_a_signal_writes_a_last_checkpoint_that_can_be_resumed(config, tmp_path,
     done = read_metrics(folder)[-1]["step"]
     with runs.safe_open(folder / "checkpoint.safetensors", "pt") as file:
         assert int(file.metadata()["step"]) == done > 0
+
+
+def test_a_second_signal_ends_it_at_once_but_not_torchruns_copy_of_the_first(monkeypatch):
+    clock, before = [100.0], signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with Interrupt() as interrupt:
+        assert not interrupt.seen("cpu", 1)
+        signal.raise_signal(signal.SIGINT)
+        clock[0] += 0.1
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.seen("cpu", 1)
+        clock[0] += 3
+        with pytest.raises(KeyboardInterrupt, match="the last checkpoint is whole"):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_interrupted_write_leaves_the_previous_checkpoint_whole(config, monkeypatch):
