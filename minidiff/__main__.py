@@ -13,11 +13,13 @@ import torch.distributed as dist
 import tyro
 from safetensors import SafetensorError
 
-from minidiff.bench import OpsBench, TrainBench, ops
-from minidiff.bench import train as train_speed
-from minidiff.bench_decode import DecodeBench
-from minidiff.bench_decode import decode as decode_speed
-from minidiff.bench_tools import defaults
+from minidiff.bench.decode import DecodeBench
+from minidiff.bench.decode import decode as decode_speed
+from minidiff.bench.ops import OpsBench
+from minidiff.bench.ops import ops as ops_speed
+from minidiff.bench.tools import defaults
+from minidiff.bench.train import TrainBench
+from minidiff.bench.train import train as train_speed
 from minidiff.claims import claims, markdown, measure, put_into
 from minidiff.compare import Compare
 from minidiff.data import decode, encode
@@ -94,7 +96,7 @@ class Bench:
 
     def run(self):
         """Run the benchmark that was chosen: it prints, and writes JSON and a figure."""
-        {OpsBench: ops, TrainBench: train_speed, DecodeBench: decode_speed}[type(self.what)](
+        {OpsBench: ops_speed, TrainBench: train_speed, DecodeBench: decode_speed}[type(self.what)](
             self.what
         )
 

@@ -8,7 +8,8 @@ import time
 import pytest
 import torch
 
-from minidiff import GPT, bench, bench_decode, bench_tools, variant
+from minidiff import GPT, variant
+from minidiff.bench import decode, ops, tools, train
 
 CPU = torch.device("cpu")
 
@@ -18,9 +19,9 @@ def reports(tmp_path_factory):
     """What each benchmark wrote: name -> (JSON data, folder). One run serves all tests."""
     folder, found = tmp_path_factory.mktemp("bench"), {}
     for name, run, settings, quick in (
-        ("ops", bench.ops, bench.OpsBench, {"lengths": (64,)}),
-        ("train", bench.train, bench.TrainBench, {"profile": True, "peak_tflops": 0.5}),
-        ("decode", bench_decode.decode, bench_decode.DecodeBench, {"contexts": (64,)}),
+        ("ops", ops.ops, ops.OpsBench, {"lengths": (64,)}),
+        ("train", train.train, train.TrainBench, {"profile": True, "peak_tflops": 0.5}),
+        ("decode", decode.decode, decode.DecodeBench, {"contexts": (64,)}),
     ):
         out = folder / f"{name}.json"
         config = settings(**{**settings.CPU, **quick, "device": "cpu", "out": str(out)})
@@ -67,7 +68,7 @@ def test_ops_covers_every_operation_and_counts_the_causal_half(reports):
 
 def test_train_rows_hold_speed_mfu_and_ratios(reports):
     rows = {row["variant"]: row for row in reports[0]["train"]["rows"]}
-    assert set(rows) == {*bench.TrainBench().variants}
+    assert set(rows) == {*train.TrainBench().variants}
     assert rows["softmax_1.5h"]["vs_softmax_1.5h"] == rows["published"]["vs_published"] == 1
     for row in rows.values():
         assert row["tokens_per_s"] == pytest.approx(1e3 * 2 * 32 / row["ms"], rel=1e-3)
@@ -85,28 +86,28 @@ def test_ratios_are_of_tokens_per_second_in_training_and_of_time_in_decoding(tmp
     def planted(calls, *_):
         return {name: [2.0 if name == "diff_v2" else 1.0] * 3 for name in calls}
 
-    monkeypatch.setattr(bench_tools, "time_rounds", planted)
+    monkeypatch.setattr(tools, "time_rounds", planted)
     kept = {"device": "cpu", "out": str(tmp_path / "bench.json")}
     names = ("softmax_1.5h", "diff_v2", "published")
-    settings = bench.TrainBench.CPU | kept | {"variants": names}
-    rows = bench.train(bench.TrainBench(**settings))["rows"]
+    settings = train.TrainBench.CPU | kept | {"variants": names}
+    rows = train.train(train.TrainBench(**settings))["rows"]
     assert [row["vs_softmax_1.5h"] for row in rows] == [1, 0.5, 1]
     assert [row["compile"] for row in rows] == ["none"] * 3
-    settings = bench_decode.DecodeBench.CPU | kept | {"variants": ("softmax_h", "diff_v2")}
-    rows = bench_decode.decode(bench_decode.DecodeBench(**settings))["rows"]
+    settings = decode.DecodeBench.CPU | kept | {"variants": ("softmax_h", "diff_v2")}
+    rows = decode.decode(decode.DecodeBench(**settings))["rows"]
     found = {(row["variant"], row["vs_softmax_h"]) for row in rows if "vs_softmax_h" in row}
     assert found == {("softmax_h", 1), ("diff_v2", 2)}
 
 
 def test_operations_of_a_token_counted_by_hand():
     """diff_v2, 2 layers, h=4, h_kv=2, d=8, D=32, T=32, 257 tokens; MLP 128 wide (8/3 * 32 up)."""
-    shape, _ = bench.SIZES["tiny"]
+    shape, _ = train.SIZES["tiny"]
     attention = 32 * (2 * 4 * 8) + 2 * 32 * (2 * 8) + (4 * 8) * 32 + 32 * 4  # q, k and v, o, lambda
     matmuls = 2 * (attention + 3 * 32 * 128) + 257 * 32  # the output embedding is a matmul too
     maps = 2 * (2 * 4) * (2 * 8 * 32 + 2 * 8 * 32) / 2 * 3  # layers, query heads, q k^T + A v
-    assert bench.flops_per_token(GPT(shape)) == 6 * matmuls + maps
+    assert train.flops_per_token(GPT(shape)) == 6 * matmuls + maps
 
-    v1 = bench.flops_per_token(GPT(variant(shape, "diff_v1")))  # 6 heads of q, k; values of 16
+    v1 = train.flops_per_token(GPT(variant(shape, "diff_v1")))  # 6 heads of q, k; values of 16
     attention = 2 * 32 * (6 * 8) + 2 * 32 * (2 * 8)
     matmuls = 2 * (attention + 3 * 32 * 128) + 257 * 32
     assert v1 == 6 * matmuls + 2 * 6 * (2 * 8 * 32 + 2 * 16 * 32) / 2 * 3
@@ -114,13 +115,13 @@ def test_operations_of_a_token_counted_by_hand():
 
 def test_operations_agree_with_what_pytorch_counts():
     """FlopCounterMode sees the naive backend's matmuls, which do not skip the masked half."""
-    shape = dataclasses.replace(bench.SIZES["tiny"][0], backend="naive")
+    shape = dataclasses.replace(train.SIZES["tiny"][0], backend="naive")
     tokens = torch.randint(shape.vocab_size, (1, shape.block_size))
     model = GPT(shape)
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
         model(tokens, tokens)[1].backward()
     masked = 6 * shape.n_layer * 2 * shape.n_head * shape.head_dim * shape.block_size
-    per_token = bench.flops_per_token(model) + masked
+    per_token = train.flops_per_token(model) + masked
     assert counter.get_total_flops() == pytest.approx(per_token * shape.block_size, rel=1e-9)
 
 
@@ -141,15 +142,15 @@ def test_decode_rows_cover_the_grid_and_count_the_cache_once(reports):
 
 
 def test_a_size_can_run_in_its_own_process(tmp_path):
-    settings = bench_decode.DecodeBench.CPU | {
+    settings = decode.DecodeBench.CPU | {
         "contexts": (64,),
         "batches": (1,),
         "generate": False,
     }
     names = ("softmax_h", "diff_v2")
-    config = bench_decode.DecodeBench(**settings | {"own_process": True}, variants=names,
+    config = decode.DecodeBench(**settings | {"own_process": True}, variants=names,
                                       device="cpu", out=str(tmp_path / "own.json"))  # fmt: skip
-    rows = bench_decode.decode(config)["rows"]
+    rows = decode.decode(config)["rows"]
     assert [row["what"] for row in rows] == ["copy", *["attention"] * 2, *["step"] * 2]
 
 
@@ -164,7 +165,7 @@ def test_a_process_that_crashes_or_hangs_costs_only_its_own_rows(tmp_path, monke
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     requests = [[0, "crash"], [0, "hang"], [0, "fine"]]
-    rows = list(bench_tools.in_own_processes("job", requests, time_limit_s=1.5))
+    rows = list(tools.in_own_processes("job", requests, time_limit_s=1.5))
     assert [row["row"] for row in rows if "row" in row] == requests
     crash, hang = (row["error"] for row in rows if "error" in row)
     assert "['crash'] ended with -6" in crash and "['hang'] ended with -9" in hang
@@ -172,24 +173,24 @@ def test_a_process_that_crashes_or_hangs_costs_only_its_own_rows(tmp_path, monke
 
 def test_one_failure_is_a_row_and_not_the_end(tmp_path, monkeypatch):
     """A GPU without room for one variant must still give the others' rows."""
-    build = bench.GPT
+    build = train.GPT
 
     def no_room(shape):
         if shape.attention == "diff_v1":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 64 GiB\nmore")
         return build(shape)
 
-    monkeypatch.setattr(bench, "GPT", no_room)
-    config = bench.TrainBench(**bench.TrainBench.CPU, device="cpu", out=str(tmp_path / "t.json"))
-    failed, *measured = bench.train(config)["rows"]
+    monkeypatch.setattr(train, "GPT", no_room)
+    config = train.TrainBench(**train.TrainBench.CPU, device="cpu", out=str(tmp_path / "t.json"))
+    failed, *measured = train.train(config)["rows"]
     assert failed["variant"] == "diff_v1" and "out of memory" in failed["error"]
     assert "\n" not in failed["error"]
     assert len(measured) == len(config.variants) - 1 and all("ms" in row for row in measured)
 
 
 def test_rows_are_on_disk_before_the_next_is_measured(tmp_path):
-    config = bench.OpsBench(out=str(tmp_path / "folder" / "rows.json"))
-    report = bench_tools.Report(config, CPU, ["ms:6"], "notes")
+    config = ops.OpsBench(out=str(tmp_path / "folder" / "rows.json"))
+    report = tools.Report(config, CPU, ["ms:6"], "notes")
     for n in range(3):
         report.add({"ms": float(n)})
         assert len(json.loads(report.path.read_text())["rows"]) == n + 1
@@ -199,28 +200,28 @@ def test_rounds_interleave_and_times_are_real():
     calls, order = {}, []
     for name in "ab":
         calls[name] = lambda name=name: order.append(name)
-    times = bench_tools.time_rounds(calls, rounds=3, repeats=2, device=CPU)
+    times = tools.time_rounds(calls, rounds=3, repeats=2, device=CPU)
     assert "".join(order) == "aabb" * 3
     assert all(len(ms) == 3 and min(ms) > 0 for ms in times.values())
-    assert 20 <= bench_tools.elapsed_ms(lambda: time.sleep(0.02), 2, CPU) < 500
+    assert 20 <= tools.elapsed_ms(lambda: time.sleep(0.02), 2, CPU) < 500
 
 
 def test_spread_is_the_median_and_the_extremes():
-    assert bench_tools.spread("ms", [3.0, 1.0, 10.0]) == {"ms": 3.0, "ms_low": 1.0, "ms_high": 10.0}
-    found = bench_tools.ratios("r", {"a": [2.0, 6.0], "b": [1.0, 2.0]}, of="a", to="b")
+    assert tools.spread("ms", [3.0, 1.0, 10.0]) == {"ms": 3.0, "ms_low": 1.0, "ms_high": 10.0}
+    found = tools.ratios("r", {"a": [2.0, 6.0], "b": [1.0, 2.0]}, of="a", to="b")
     assert found == {"r": 2.5, "r_low": 2.0, "r_high": 3.0}
-    assert math.isclose(bench_tools.rounded(123456.0, 3), 123000.0)
+    assert math.isclose(tools.rounded(123456.0, 3), 123000.0)
 
 
 @pytest.mark.parametrize(
     ("run", "config", "message"),
     [
-        (bench.ops, bench.OpsBench(backends=("sdpa", "fast")), "backend 'fast'.*flash4"),
-        (bench.train, bench.TrainBench(sizes=("7b",)), "size '7b'.*350m"),
-        (bench.train, bench.TrainBench(variants=("diff_v3",)), "variant 'diff_v3'.*published"),
-        (bench.train, bench.TrainBench(compile="yes"), "compile 'yes'.*blocks"),
-        (bench_decode.decode, bench_decode.DecodeBench(kernels=("x",)), "kernel 'x'.*cached"),
-        (bench_decode.decode, bench_decode.DecodeBench(n_kv_head=5), "multiple of n_kv_head"),
+        (ops.ops, ops.OpsBench(backends=("sdpa", "fast")), "backend 'fast'.*flash4"),
+        (train.train, train.TrainBench(sizes=("7b",)), "size '7b'.*350m"),
+        (train.train, train.TrainBench(variants=("diff_v3",)), "variant 'diff_v3'.*published"),
+        (train.train, train.TrainBench(compile="yes"), "compile 'yes'.*blocks"),
+        (decode.decode, decode.DecodeBench(kernels=("x",)), "kernel 'x'.*cached"),
+        (decode.decode, decode.DecodeBench(n_kv_head=5), "multiple of n_kv_head"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line_before_any_work(run, config, message, tmp_path):

@@ -11,8 +11,8 @@ import torch
 
 from minidiff import GPT, GPTConfig, available_backends, diff_attention, differential
 from minidiff.backends import cached_attention
-from minidiff.bench import _operation
-from minidiff.bench_tools import peak_gb
+from minidiff.bench.ops import _operation
+from minidiff.bench.tools import peak_gb
 from minidiff.generate import Decoder
 
 pytestmark = pytest.mark.gpu

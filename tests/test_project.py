@@ -42,20 +42,24 @@ def test_imports_point_one_way():
     order = [
         "theory", "decode_kernel", "backends", "attention", "generate", "model", "diff_v1",
         "variants", "data", "runs", "train", "probe", "compare", "evidence", "claims",
-        "plots", "bench_tools", "bench_figures", "bench", "bench_decode", "widgets", "__main__",
+        "plots", "bench.tools", "bench.figures", "bench.ops", "bench.train", "bench.decode",
+        "widgets", "__main__",
     ]  # fmt: skip
     for rank, name in enumerate(order):
-        path = ROOT / "minidiff" / f"{name}.py"
+        path = ROOT / "minidiff" / f"{name.replace('.', '/')}.py"
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minidiff"):
-                names = [alias.name for alias in node.names]  # from minidiff import this
-                modules = node.module.split(".")[1:] or [n for n in names if n in order]
-                for imported in modules:
+                package = node.module.removeprefix("minidiff").removeprefix(".")
+                names = {f"{package}.{alias.name}".strip(".") for alias in node.names}
+                for imported in {package, *names} & {*order}:  # a module, or a name out of one
                     assert order.index(imported) < rank, f"{name}.py imports {imported}"
+    files = {str(f.relative_to(ROOT / "minidiff")) for f in ROOT.glob("minidiff/**/*.py")}
+    named = {f"{name.replace('.', '/')}.py" for name in order}
+    assert files - named == {"__init__.py", "bench/__init__.py"}
 
 
 def test_nothing_unpickles_or_executes_data():
-    for path in ROOT.glob("minidiff/*.py"):
+    for path in ROOT.glob("minidiff/**/*.py"):
         text = path.read_text()
         assert not re.search(r"import pickle|torch\.load\(|\bexec\(|\beval\((?!\))", text), path
 

@@ -15,12 +15,12 @@ from typing import ClassVar
 
 import torch
 
-from minidiff import bench_tools as tools
 from minidiff import theory
 from minidiff.attention import attention
 from minidiff.backends import cached_attention
-from minidiff.bench import SIZES
-from minidiff.bench_figures import draw_decode
+from minidiff.bench import tools
+from minidiff.bench.figures import draw_decode
+from minidiff.bench.train import SIZES
 from minidiff.generate import Decoder, KVCache, record_graph
 from minidiff.model import ATTENTION, GPT, GPTConfig
 from minidiff.train import pick_device
@@ -90,7 +90,7 @@ def decode(config=None):
     jobs += [(batch, context) for context in config.contexts for batch in config.batches]
     if config.own_process:
         requests = [[asdict(config), job] for job in jobs]
-        rows = tools.in_own_processes("minidiff.bench_decode", requests, config.time_limit_s)
+        rows = tools.in_own_processes("minidiff.bench.decode", requests, config.time_limit_s)
     else:
         rows = (row for job in jobs for row in measure(config, job))
     for row in rows:
