@@ -160,7 +160,6 @@ def claims(folder=RESULTS):
         for values in (e.pair(*which), *e.sweep(*which, short=True).values())
     ]
     smaller = [e.smaller(metric) for metric in ("qk_top1_max", "out_top1_max", "out_ratio_max")]
-    diverged = sum("diverged" in row for row in e.short)
     ratios = {r["size"]: r["vs_softmax_1.5h"] for r in e.train["rows"] if r["variant"] == "diff_v2"}
     decode = {"attention": [], "step": [], "generate": []}
     for row in e.decode["rows"]:
@@ -220,7 +219,7 @@ def claims(folder=RESULTS):
         ("4", "fewer gradient spikes at large learning rates",
          _verdict([values[2] < 0 for values in (*large.values(), *short_spikes.values())]),
          f"above the best rate: {_swept(large, 1)}; in short runs {_swept(short_spikes, 1)}; "
-         f"{diverged} of {len(e.short)} of these diverged; at 0.001 {_signed(spikes[1e-3], 1)}",
+         f"{_of(e.diverged)} of these diverged; at 0.001 {_signed(spikes[1e-3], 1)}",
          COMPARE),
         ("5", "smaller activation outliers; smaller qk logits at the same sparsity",
          _verdict([values[2] < 0 for sweep in size for values in sweep.values()]

@@ -23,22 +23,25 @@ class Evidence:
                 raise ValueError(f"{path} is missing: claims --measure or measure.sh makes it")
             return json.loads(path.read_text())
 
-        self.main, self.lr, self.short = (
-            load(f"evidence_25m{n}")["rows"] for n in ("", "_lr", "_rates")
-        )
+        def runs(name):
+            return [row for row in load(name)["rows"] if "diverged" not in row]
+
         self.cpu, self.train, self.decode = (
             load(n) for n in ("claims_cpu", "bench_train", "bench_decode")
         )
-        others = (load(f"evidence_{n}")["rows"] for n in ("25m_long", "5m", "5m_deep"))
-        self.full = [*self.main, *self.lr]  # 25M, 1000 steps, at all learning rates
-        self.all_rows = [self.full, *others, load("evidence_25m_small_data")["rows"]]
+        self.main, self.short = runs("evidence_25m"), runs("evidence_25m_rates")
+        self.full = [*self.main, *runs("evidence_25m_lr")]  # 25M, 1000 steps, at all rates
+        others = ("25m_long", "5m", "5m_deep", "25m_small_data")
+        self.all_rows = [self.full, *(runs(f"evidence_{n}") for n in others)]
+        n_short = len(load("evidence_25m_rates")["rows"])
+        self.diverged = (n_short - len(self.short), n_short)  # (so many, of so many) short runs
 
     def differences(self, metric, one="diff_v2", other="softmax_1.5h", lr=LR, short=False):
         """Of one variant minus the other, seed by seed, where both have the seed."""
         runs = {
             (row["variant"], row["seed"]): row[metric]
             for row in (self.short if short else self.full)
-            if row["lr"] == lr and metric in row and "diverged" not in row
+            if row["lr"] == lr and metric in row
         }
         seeds = [seed for name, seed in runs if name == one and (other, seed) in runs]
         return [runs[one, seed] - runs[other, seed] for seed in seeds]
