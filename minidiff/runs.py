@@ -195,7 +195,7 @@ class Interrupt:
         if self.asked is None:
             self.asked = time.monotonic()
         elif time.monotonic() - self.asked > 2:  # torchrun sends on what the terminal sent already
-            raise KeyboardInterrupt("stopped within a step; the last checkpoint is whole")
+            raise KeyboardInterrupt("stopped within a step; what was saved before is whole")
 
     def seen(self, device, world):
         """Whether any process was asked to stop; all processes get the same answer."""

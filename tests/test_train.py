@@ -194,7 +194,7 @@ def test_a_second_signal_ends_it_at_once_but_not_torchruns_copy_of_the_first(mon
         signal.raise_signal(signal.SIGINT)
         assert interrupt.seen("cpu", 1)
         clock[0] += 3
-        with pytest.raises(KeyboardInterrupt, match="the last checkpoint is whole"):
+        with pytest.raises(KeyboardInterrupt, match="saved before is whole"):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
