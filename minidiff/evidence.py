@@ -33,8 +33,8 @@ class Evidence:
         self.full = [*self.main, *runs("evidence_25m_lr")]  # 25M, 1000 steps, at all rates
         others = ("25m_long", "5m", "5m_deep", "25m_small_data")
         self.all_rows = [self.full, *(runs(f"evidence_{n}") for n in others)]
-        n_short = len(load("evidence_25m_rates")["rows"])
-        self.diverged = (n_short - len(self.short), n_short)  # (so many, of so many) short runs
+        planned = len(load("evidence_25m_rates")["rows"])
+        self.diverged = (planned - len(self.short), planned)  # short runs: so many of so many
 
     def differences(self, metric, one="diff_v2", other="softmax_1.5h", lr=LR, short=False):
         """Of one variant minus the other, seed by seed, where both have the seed."""

@@ -6,7 +6,8 @@
     model.safetensors        the weights
     checkpoint.safetensors   weights and AdamW's state, for --resume
 
-Nothing is pickled, so nothing that is loaded can run code.
+Nothing is pickled, so nothing that is loaded can run code. Interrupt, at the end, turns Ctrl-C into
+a last checkpoint.
 """
 
 import contextlib
