@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train lab notebooks test
+.PHONY: help train lab notebooks quick test
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,7 +26,13 @@ notebooks: .venv/ready  ## run every notebook and store its outputs: 6 minutes o
 	$(BIN)/python notebooks/build.py
 
 # The tensors are small: a second thread only waits for the first.
-test: export OMP_NUM_THREADS = 1
+quick test: export OMP_NUM_THREADS = 1
+
+quick: .venv/ready  ## ruff, and the tests that take under a second: a minute
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
 test: .venv/ready  ## ruff, the tests, and every notebook: 8 minutes on 2 CPU cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

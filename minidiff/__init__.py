@@ -1,7 +1,7 @@
 """minidiff: Differential Transformer V2, small enough to read in one sitting."""
 
 from minidiff.attention import attention, attention_weights, diff_attention, differential
-from minidiff.backends import available_backends
+from minidiff.fast import available_backends  # also adds its kernels to attention.py
 from minidiff.model import GPT, GPTConfig
 from minidiff.runs import load_pretrained
 from minidiff.variants import VARIANTS, variant  # also makes their names known to GPTConfig

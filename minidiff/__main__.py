@@ -20,11 +20,11 @@ from minidiff.bench.ops import ops as ops_speed
 from minidiff.bench.tools import defaults
 from minidiff.bench.train import TrainBench
 from minidiff.bench.train import train as train_speed
-from minidiff.claims import claims, markdown, measure, put_into
-from minidiff.compare import Compare
 from minidiff.data import decode, encode
-from minidiff.evidence import RESULTS
 from minidiff.runs import load_run, read_metrics, refuse_to_overwrite
+from minidiff.study.claims import claims, markdown, measure, put_into
+from minidiff.study.compare import Compare
+from minidiff.study.evidence import RESULTS
 from minidiff.train import PRESETS, TrainConfig, pick_device, train
 from minidiff.variants import START, variant
 
@@ -38,7 +38,7 @@ class Train:
 
     config: TrainConfig = field(default_factory=TrainConfig)
     preset: Literal["auto", "laptop", "gpu"] = "auto"  # all defaults; auto: gpu where there is one
-    variants: tuple[str, ...] = ("diff_v2", "softmax_1.5h")  # which models, from variants.py
+    variants: tuple[str, ...] = ("diff_v2", "softmax_1.5h")  # which models: minidiff/variants
 
     def run(self):
         """Train every variant, sample from each, and draw the comparison."""
@@ -63,7 +63,7 @@ class Train:
             self._report(out)
 
     def _report(self, out):
-        from minidiff import plots
+        from minidiff.look import plots
 
         runs = {name: read_metrics(out / name) for name in self.variants}
         plots.training_curves(runs).savefig(out / "compare.png", dpi=120)

@@ -10,14 +10,21 @@ Differential Transformer V2 uses H = 2h query heads and ONE ordinary attention c
     a      = attention(q, k, v)                             (B, T, 2h, d)
     out[i] = a[2i] - sigmoid(lam_logit[i]) * a[2i+1]        (B, T, h, d)
 
-Source: Ye, Dong, Sun, Wei, "Differential Transformer V2", Microsoft 2026.
+Source: Ye, Dong, Sun, Wei, "Differential Transformer V2", Microsoft 2026. Needs torch alone.
 """
 
+import functools
+import logging
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from minidiff.backends import FAST_BACKENDS, choose_backend
+log = logging.getLogger("minidiff")
 
 
 def differential(attn, lam_logit):
@@ -35,21 +42,20 @@ def differential(attn, lam_logit):
         ValueError: ``attn`` does not have exactly two heads for each logit.
     """
     if attn.shape[:2] != lam_logit.shape[:2] or attn.shape[2] != 2 * lam_logit.shape[2]:
-        raise ValueError(
-            f"attn {tuple(attn.shape)} must be (B, T, 2h, d) for lam_logit (B, T, h), "
-            f"which is {tuple(lam_logit.shape)}"
-        )
+        shapes = f"attn {tuple(attn.shape)}, lam_logit {tuple(lam_logit.shape)}"
+        raise ValueError(f"{shapes} do not fit: they are (B, T, 2h, d) and (B, T, h)")
     first, second = attn.unflatten(2, (-1, 2)).unbind(3)  # heads 2i and 2i+1: (B, T, h, d) each
     lam = torch.sigmoid(lam_logit).unsqueeze(-1)  # (B, T, h, 1): the same for all d channels
     return (first - lam * second).to(attn.dtype)
 
 
-def diff_attention(q, k, v, lam_logit, *, backend="auto"):
+def diff_attention(q, k, v, lam_logit, *, backend="auto", n_keys=None):
     """Causal DIFF V2 attention: one softmax attention call, then :func:`differential`.
 
     Args:
         q: (B, T, 2h, d). k, v: (B, S, h_kv, d), where h_kv divides h. lam_logit: (B, T, h).
-        backend: as in :func:`attention`.
+        backend, n_keys: as in :func:`attention`; "auto" takes a kernel that does both steps at
+            once where there is one.
     Returns:
         (B, T, h, d).
     Raises:
@@ -58,32 +64,31 @@ def diff_attention(q, k, v, lam_logit, *, backend="auto"):
     h, h_kv = lam_logit.shape[2], k.shape[2]
     if h % h_kv:
         raise ValueError(f"h={h} must be a multiple of h_kv={h_kv}, or a pair straddles two groups")
-    return differential(attention(q, k, v, backend=backend), lam_logit)
+    if n_keys is None and (pair := choose(PAIR, backend, q, k, v)):
+        return pair.run(q, k, v, lam_logit)
+    return differential(attention(q, k, v, backend=backend, n_keys=n_keys), lam_logit)
 
 
-def attention(q, k, v, *, backend="auto", causal=True):
+def attention(q, k, v, *, backend="auto", causal=True, n_keys=None):
     """Grouped-query softmax attention.
 
     Args:
         q: (B, T, H, d). k, v: (B, S, h_kv, d), where h_kv divides H.
-        backend: "naive" (the formula; any device, float64 too), "sdpa" (PyTorch's kernels),
-            "flash" (the newest flash-attn that runs here; "flash2" and "flash4" name one), or
-            "auto", the fastest that can run these tensors.
+        backend: "naive" (the formula; any device, float64 too), "sdpa" (PyTorch's kernels), one
+            of minidiff/fast ("flash", ...), or "auto", the fastest that can run these tensors.
         causal: query i sees no later key; with S > T the queries are the last T positions.
+        n_keys: int32 tensor (1,), for decoding: k and v are a cache, filled so far, the new T
+            included. On the device, so that one CUDA graph serves every length. No gradients.
     Returns:
         (B, T, H, d), in the dtype of q.
     Raises:
-        ValueError: shapes do not fit, or an unknown backend.
-        RuntimeError: the named backend cannot run these tensors here; the message says why.
+        ValueError: shapes do not fit. RuntimeError: the named backend cannot run here, and why.
     """
     _check_shapes(q, k, v, causal)
-    name = choose_backend(backend, q.device, q.dtype, q.shape[-1])
-    if name != "naive":
-        return FAST_BACKENDS[name](q, k, v, causal)
-    maps = attention_weights(q, k, causal=causal)  # (B, H, T, S): this is what 'fast' avoids
-    v = v.repeat_interleave(q.shape[2] // v.shape[2], dim=2)  # (B, S, H, d)
-    with torch.autocast(q.device.type, enabled=False):
-        return torch.einsum("bhts,bshd->bthd", maps, v.to(maps.dtype)).to(q.dtype)
+    kernel = choose(PLAIN, backend, q, k, v)
+    if n_keys is not None:
+        return choose(CACHED, backend, q, k, v).run(q, k, v, n_keys)
+    return kernel.run(q, k, v, causal)
 
 
 def attention_weights(q, k, *, causal=True):
@@ -100,21 +105,90 @@ def attention_weights(q, k, *, causal=True):
     with torch.autocast(q.device.type, enabled=False):  # float32 in mixed precision, too
         scores = torch.einsum("bthd,bshd->bhts", q.to(dtype), k.to(dtype)) / math.sqrt(q.shape[-1])
     if causal:
-        n_queries, n_keys = scores.shape[2:]
-        sees = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device)
-        sees = sees.tril(n_keys - n_queries)  # the last query sees every key
-        scores = scores.masked_fill(~sees, -math.inf)
+        later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1 + k.shape[1] - q.shape[1])
+        scores = scores.masked_fill(later, -math.inf)  # the last query sees all S keys
     return scores.softmax(dim=-1)
+
+
+def _naive(q, k, v, causal):
+    maps = attention_weights(q, k, causal=causal)  # (B, H, T, S): this is what fast kernels avoid
+    v = v.repeat_interleave(q.shape[2] // v.shape[2], dim=2)  # (B, S, H, d)
+    with torch.autocast(q.device.type, enabled=False):
+        return torch.einsum("bhts,bshd->bthd", maps, v.to(maps.dtype)).to(q.dtype)
 
 
 def _check_shapes(q, k, v, causal):
     same_kv = k.dim() == v.dim() == q.dim() == 4 and k.shape[:3] == v.shape[:3]
     if not same_kv or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-        raise ValueError(
-            f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} do not fit: "
-            "q is (B, T, H, d), k and v are (B, S, h_kv, d)"
-        )
+        shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+        raise ValueError(f"{shapes} do not fit: q is (B, T, H, d), k and v are (B, S, h_kv, d)")
     if q.shape[2] % k.shape[2]:
         raise ValueError(f"{q.shape[2]} query heads cannot share {k.shape[2]} key/value heads")
     if causal and q.shape[1] > k.shape[1]:
         raise ValueError(f"causal=True needs a key for each query: T={q.shape[1]}, S={k.shape[1]}")
+
+
+_SDPA_ORDER = [  # the first that can run is used; cuDNN's was the fastest of them on Hopper
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+
+
+def _sdpa(q, k, v, causal, mask=None):
+    n_queries, n_keys, grouped = q.shape[1], k.shape[1], q.shape[2] != k.shape[2]
+    if causal and 1 < n_queries < n_keys:  # is_causal would align its mask to the FIRST keys
+        mask = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device)
+        mask = mask.tril(n_keys - n_queries)
+    is_causal = causal and n_queries == n_keys  # one query with a cache (T = 1) sees every key
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # SDPA wants (B, H, T, d)
+    choice = sdpa_kernel(_SDPA_ORDER, set_priority=True) if q.is_cuda else nullcontext()
+    with choice:
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
+        )
+    return out.transpose(1, 2)  # (B, T, H, d)
+
+
+def _sdpa_cached(q, k_cache, v_cache, n_keys):
+    """Reads the whole cache, and masks what is not filled."""
+    position = n_keys - q.shape[1] + torch.arange(q.shape[1], device=q.device)  # (T,)
+    mask = torch.arange(k_cache.shape[1], device=q.device) <= position[:, None]  # (T, S_max)
+    return _sdpa(q, k_cache, v_cache, causal=False, mask=mask)
+
+
+class Kernel(NamedTuple):
+    """A way to compute an operation. can_run(q, k, v): None, or why it cannot and the fix."""
+
+    name: str
+    run: Callable
+    can_run: Callable = lambda q, k, v: None
+
+
+# What can compute each operation: a backend's name stands for a list, best first. minidiff/fast
+# puts its own before these. PAIR is diff_attention in one kernel; None stands for two steps.
+SDPA, SDPA_CACHED = Kernel("sdpa", _sdpa), Kernel("sdpa", _sdpa_cached)
+PLAIN = {"auto": [SDPA], "naive": [Kernel("naive", _naive)], "sdpa": [SDPA]}
+CACHED = {backend: [SDPA_CACHED] for backend in PLAIN}
+PAIR = {backend: [None] for backend in PLAIN}
+
+
+def choose(operation, backend, q, k, v):
+    """The first kernel of a backend that can run these tensors; the log says once which it is."""
+    if backend not in operation:
+        raise ValueError(f"backend={backend!r} is unknown: use one of {', '.join(operation)}")
+    passed_over = ""
+    for kernel in operation[backend]:
+        reason = kernel and kernel.can_run(q, k, v)
+        if reason is None:
+            if kernel and not torch.compiler.is_compiling():
+                _say(kernel.name, q.device, q.dtype, q.shape[-1], passed_over)
+            return kernel
+        passed_over += f"; not {kernel.name}: {reason}"
+    raise RuntimeError(f"backend={backend!r} cannot run here: {reason}")
+
+
+@functools.cache
+def _say(name, device, dtype, head_dim, passed_over):
+    log.info("attention on %s, %s, d=%d: %s%s", device, dtype, head_dim, name, passed_over)

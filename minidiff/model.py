@@ -2,22 +2,20 @@
 
 ``GPTConfig(attention="diff_v2")`` and ``GPTConfig(attention="softmax")`` differ in one small class.
 The projections have the names and shapes of the published module, so weights interchange.
+This file and attention.py are the whole model, and all it takes to train one elsewhere.
 """
 
 import dataclasses
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from minidiff.attention import attention, attention_weights, differential
-from minidiff.backends import BACKENDS, cached_attention
-from minidiff.generate import generate
+from .attention import PLAIN, attention, attention_weights, diff_attention, differential
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class GPTConfig:
     """The shape of a model. Wrong values raise a ValueError that says what to change."""
 
@@ -30,7 +28,7 @@ class GPTConfig:
     block_size: int = 256  # longest sequence T, the BOS token included
     vocab_size: int = 257  # 256 bytes and BOS, which is always the last token
     rope_theta: float = 10000.0  # RoPE base; larger means slower rotation
-    backend: str = "auto"  # how attention is computed: auto, naive, sdpa, flash, flash2, flash4
+    backend: str = "auto"  # how attention is computed: auto, naive, sdpa, or one of minidiff/fast
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -46,20 +44,15 @@ class GPTConfig:
             raise ValueError(f"head_dim={self.head_dim} must be even: RoPE rotates channel pairs")
         if not self.rope_theta > 0:
             raise ValueError(f"rope_theta={self.rope_theta} must be positive")
-        if self.attention not in ATTENTION:
-            raise ValueError(f"attention={self.attention!r} is not one of {', '.join(ATTENTION)}")
-        if self.backend not in BACKENDS:
-            raise ValueError(f"backend={self.backend!r} is not one of {', '.join(BACKENDS)}")
-
-
-# ---- Rotary position embedding -----------------------------------------------------------------
+        for name, known in (("attention", ATTENTION), ("backend", PLAIN)):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name}={value!r} is not one of {', '.join(known)}")
 
 
 def rope_table(config):
     """(block_size, 2, d/2): cosine and sine of the angle by which each channel pair is turned.
 
-    The angle is position times frequency. It is the same in every layer and step, so it is computed
-    once: a sine for each channel of each query head took 10% of a training step on a GPU.
+    The angle is position times frequency: the same in every layer and step, so computed once.
     """
     channel = torch.arange(0, config.head_dim, 2) / config.head_dim  # (d/2,) in [0, 1)
     angle = torch.outer(torch.arange(config.block_size), config.rope_theta**-channel)
@@ -73,9 +66,7 @@ def rotate(x, rope):
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
 
 
-# ---- Attention ---------------------------------------------------------------------------------
-
-ATTENTION = {}  # name -> class; variants.py adds more
+ATTENTION = {}  # name -> class; minidiff/variants adds more
 
 
 def register(name):
@@ -123,19 +114,14 @@ class SoftmaxAttention(nn.Module):
 
     def attend(self, q, k, v, n_keys=None):
         """One attention call: over all of k and v, or over the first n_keys of a cache."""
-        if n_keys is None:
-            return attention(q, k, v, backend=self.config.backend)
-        return cached_attention(q, k, v, n_keys, backend=self.config.backend)
+        return attention(q, k, v, backend=self.config.backend, n_keys=n_keys)
 
     def branches(self, q, k):
         """The map of every query head, for looking inside: (B, H, T, S)."""
         return attention_weights(q, k)
 
     def weights(self, q, k, x):
-        """The map that multiplies the values of each output head: (B, h, T, S). Naive, for probes.
-
-        ``weights @ v`` is what :meth:`mix` computes without ever storing the map.
-        """
+        """The map that multiplies each output head's values: (B, h, T, S), for probes."""
         return self.branches(q, k)
 
 
@@ -151,15 +137,13 @@ class DiffV2Attention(SoftmaxAttention):
 
     def mix(self, q, k, v, x, n_keys=None):
         """The outputs of 2h softmax heads, subtracted pair by pair."""
-        return differential(self.attend(q, k, v, n_keys), self.lambda_proj(x))  # NEW
+        lam_logit, backend = self.lambda_proj(x), self.config.backend  # NEW: (B, T, h)
+        return diff_attention(q, k, v, lam_logit, backend=backend, n_keys=n_keys)  # NEW
 
     def weights(self, q, k, x):
         """A1 - lambda A2 (B, h, T, S): rows sum to 1 - lambda and may be negative."""
         maps = self.branches(q, k).transpose(1, 2)  # (B, T, 2h, S): keys in the place of channels
         return differential(maps, self.lambda_proj(x)).transpose(1, 2)  # NEW
-
-
-# ---- The transformer around it -----------------------------------------------------------------
 
 
 class SwiGLU(nn.Module):
@@ -233,4 +217,8 @@ class GPT(nn.Module):
             return logits, None
         return logits, F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
-    generate = generate  # minidiff/generate.py: the loop, the KV cache, the CUDA graph
+    def generate(self, idx, max_new_tokens, **settings):
+        """Continue idx (B, T) by up to max_new_tokens tokens; settings as in generate.py."""
+        from .generate import generate  # only here: training does without that file
+
+        return generate(self, idx, max_new_tokens, **settings)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from minidiff.backends import choose_backend
+from minidiff.attention import PLAIN, choose
 from minidiff.data import open_data
 from minidiff.model import GPT, GPTConfig
 from minidiff.runs import Interrupt, Run
@@ -109,7 +109,8 @@ def train(config, on_log=None, on_start=None):
         on_start(model)
     optimizer = make_optimizer(model, config)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    choose_backend(config.model.backend, device, dtype, config.model.head_dim)  # can it run here?
+    example = torch.empty(1, 1, 1, config.model.head_dim, device=device, dtype=dtype)
+    choose(PLAIN, config.model.backend, example, example, example)  # can it run here?
     first = 0
     if config.resume:
         first = run.load(model, optimizer)

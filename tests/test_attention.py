@@ -1,6 +1,6 @@
 """The differential step and attention: properties that the known mistakes would break."""
 
-import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import minidiff
-from minidiff import attention, attention_weights, backends, diff_attention, differential
-from minidiff.backends import cached_attention
+from minidiff import attention, attention_weights, diff_attention, differential
+from minidiff.attention import PLAIN, choose
+from minidiff.fast import packages
 
 
 @st.composite
@@ -149,7 +150,7 @@ def test_attention_over_a_cache_ignores_what_is_not_filled(shape, unused, backen
     n_keys = torch.tensor([S], dtype=torch.int32)
     caches = (torch.cat((x, garbage), dim=1) for x in (k, v))
     assert_close(
-        cached_attention(q, *caches, n_keys, backend=backend), attention(q, k, v, backend="naive")
+        attention(q, *caches, n_keys=n_keys, backend=backend), attention(q, k, v, backend="naive")
     )
 
 
@@ -177,15 +178,18 @@ def test_a_named_backend_that_cannot_run_says_why_and_what_to_do(backend):
 
 def test_flash_attn_runs_only_at_head_sizes_where_it_was_right(monkeypatch):
     """On a Hopper GPU with both packages; at 72 (sink_logit) their numbers were wrong."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(backends, "_package", lambda module: module)  # as if it were installed
-    choose = functools.partial(
-        backends._choose.__wrapped__, device=torch.device("cuda"), dtype=torch.bfloat16
-    )
-    assert choose("auto", head_dim=64) == "flash4" and choose("auto", head_dim=72) == "sdpa"
+    hopper = SimpleNamespace(major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: hopper)
+    monkeypatch.setattr(packages, "installed", lambda module: module)  # as if it were
+
+    def chosen(backend, d):
+        q = SimpleNamespace(is_cuda=True, device="cuda", dtype=torch.bfloat16, shape=(1, 1, 1, d))
+        return choose(PLAIN, backend, q, q, q).name
+
+    assert chosen("auto", 64) == "flash4" and chosen("auto", 72) == "sdpa"
     for backend in ("flash", "flash2", "flash4"):
         with pytest.raises(RuntimeError, match=r"head size 72 .*use backend='sdpa'"):
-            choose(backend, head_dim=72)
+            chosen(backend, 72)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ pytest.importorskip("jupyterlab", reason=WHY)
 pytest.importorskip("anywidget", reason=WHY)
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
 
-from minidiff import widgets  # noqa: E402
+from minidiff.look import widgets  # noqa: E402
 
 SLIDER = ".minidiff input[type=range][data-key=lam]"
 PICTURE = "() => document.querySelector('.minidiff svg')?.outerHTML"

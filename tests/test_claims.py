@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from minidiff import GPT, GPTConfig
-from minidiff.claims import claims, markdown, put_into, rounding_errors, v1_gradients
-from minidiff.evidence import RESULTS, Evidence
+from minidiff.study.claims import claims, markdown, put_into, rounding_errors, v1_gradients
+from minidiff.study.evidence import RESULTS, Evidence
 
 ROOT = Path(__file__).parent.parent
 

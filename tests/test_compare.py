@@ -9,7 +9,10 @@ import torch
 from scipy import stats
 
 from minidiff import GPT, GPTConfig
-from minidiff.compare import (
+from minidiff.data import open_data
+from minidiff.look.probe import probe
+from minidiff.runs import Interrupt, Run
+from minidiff.study.compare import (
     METRICS,
     Compare,
     interval,
@@ -19,9 +22,6 @@ from minidiff.compare import (
     pairs,
     table,
 )
-from minidiff.data import open_data
-from minidiff.probe import probe
-from minidiff.runs import Interrupt, Run
 from minidiff.train import TrainConfig
 
 
@@ -70,7 +70,7 @@ def test_a_second_start_runs_only_what_is_missing(compare, monkeypatch):
 def test_the_probes_look_at_validation_text(compare, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "minidiff.compare.probe", lambda model, idx: seen.append(idx) or probe(model, idx)
+        "minidiff.study.compare.probe", lambda model, idx: seen.append(idx) or probe(model, idx)
     )
     dataclasses.replace(compare, seeds=(0,), variants=("diff_v2",)).run()
     val = open_data(compare.config.data, block_size=32).val

@@ -9,8 +9,7 @@ import math
 import pytest
 import torch
 
-from minidiff import GPT, GPTConfig, available_backends, diff_attention, differential
-from minidiff.backends import cached_attention
+from minidiff import GPT, GPTConfig, attention, available_backends, diff_attention, differential
 from minidiff.bench.ops import _operation
 from minidiff.bench.tools import peak_gb
 from minidiff.generate import Decoder
@@ -122,7 +121,7 @@ def test_attention_over_a_cache_agrees_and_ignores_what_is_not_filled(backend, T
     (q, k, v, _), _ = random_inputs(8, 2, d, T, 1024, BF16)
     k[:, n_keys:] = v[:, n_keys:] = 1e4
     length = torch.tensor([n_keys], dtype=torch.int32, device="cuda")
-    got = cached_attention(q, k, v, length, backend=backend)
+    got = attention(q, k, v, n_keys=length, backend=backend)
     logit = torch.full((2, T, 16), -torch.inf, dtype=torch.float64, device="cuda")  # lambda = 0:
     both = q.double().repeat_interleave(2, dim=2)  # attention itself, of the heads 2i
     exact = diff_attention(

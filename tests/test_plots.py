@@ -11,7 +11,8 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from minidiff import GPT, GPTConfig, data, plots, probe, theory
+from minidiff import GPT, GPTConfig, data, theory
+from minidiff.look import plots, probe
 from minidiff.variants import VARIANTS
 
 SMALLEST = 13  # points

@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from minidiff import GPT, GPTConfig, theory
-from minidiff import probe as probes
+from minidiff.look import probe as probes
+from minidiff.look.probe import (
+    COLUMNS,
+    attention_maps,
+    outliers,
+    probe,
+    sink_scores,
+    spikes,
+    summary,
+)
+from minidiff.look.probe import value_correlation as rho_of
 from minidiff.model import ATTENTION
-from minidiff.probe import COLUMNS, attention_maps, outliers, probe, sink_scores, spikes, summary
-from minidiff.probe import value_correlation as rho_of
 
 TINY = GPTConfig(n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=32, block_size=48)
 BOS = TINY.vocab_size - 1
@@ -446,15 +454,6 @@ def test_spikes_are_found_where_they_were_planted():
 def test_a_spike_is_relative_to_the_last_100_steps():
     assert spikes([10.0] * 200 + [1.0] * 150 + [5.0] + [1.0] * 9) == [350]
     assert spikes([1.0] * 100 + [10.0] * 200) == list(range(100, 150))  # then half of them are 10
-
-
-def test_spikes_of_a_metrics_file_are_its_own_step_numbers(tmp_path):
-    path, lines = tmp_path / "metrics.jsonl", []
-    for step in range(1, 121):
-        lines.append({"step": step, "loss": 2.0, "grad_norm": 9.0 if step == 77 else 1.0})
-        lines.extend([{"step": step, "val_loss": 2.1}] * (step % 10 == 0))
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert spikes(path) == spikes(str(path)) == [77]
 
 
 def test_a_head_whose_maps_cancel_attends_to_nothing():

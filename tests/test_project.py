@@ -3,9 +3,13 @@
 import ast
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -37,25 +41,93 @@ def test_the_lock_pins_what_pyproject_needs_and_nothing_twice():
     assert needed() - {"flash-attn"} <= set(names)  # flash-attn needs a GPU and its compiler
 
 
-def test_imports_point_one_way():
-    """attention <- model, variants <- data, train <- probe, compare <- plots <- bench, widgets."""
-    order = [
-        "theory", "decode_kernel", "backends", "attention", "generate", "model", "diff_v1",
-        "variants", "data", "runs", "train", "probe", "compare", "evidence", "claims",
-        "plots", "bench.tools", "bench.figures", "bench.ops", "bench.train", "bench.decode",
-        "widgets", "__main__",
-    ]  # fmt: skip
-    for rank, name in enumerate(order):
-        path = ROOT / "minidiff" / f"{name.replace('.', '/')}.py"
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minidiff"):
-                package = node.module.removeprefix("minidiff").removeprefix(".")
-                names = {f"{package}.{alias.name}".strip(".") for alias in node.names}
-                for imported in {package, *names} & {*order}:  # a module, or a name out of one
-                    assert order.index(imported) < rank, f"{name}.py imports {imported}"
-    files = {str(f.relative_to(ROOT / "minidiff")) for f in ROOT.glob("minidiff/**/*.py")}
-    named = {f"{name.replace('.', '/')}.py" for name in order}
-    assert files - named == {"__init__.py", "bench/__init__.py"}
+# ---- The house: a core in one folder, wings beside it ------------------------------------------
+
+PACKAGE = ROOT / "minidiff"
+FLOOR = {"": 0, "fast": 1, "variants": 1, "look": 2, "study": 3, "bench": 3}  # "": the core
+
+
+def imported(path):
+    """Modules of minidiff that a file imports, also inside functions, as "study.compare"."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            module = f"minidiff.{module}".strip(".") if node.level else module
+            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (name.removeprefix("minidiff.") for name in names if "minidiff." in name)
+
+
+def wing(module):
+    """The folder that a module lies in; "" for one of the core, or for a name out of one."""
+    first = module.split(".")[0]
+    return first if (PACKAGE / first).is_dir() else ""
+
+
+def test_imports_point_down():
+    """The core imports no wing, and nothing imports study; only __init__ and __main__ see all."""
+    assert {p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()} == {*FLOOR} - {""}
+    for path in PACKAGE.rglob("*.py"):
+        own = "" if path.parent == PACKAGE else path.parent.name
+        if path in (PACKAGE / "__init__.py", PACKAGE / "__main__.py"):
+            continue
+        for module in imported(path):
+            other = wing(module)
+            assert other == own or FLOOR[other] < FLOOR[own], f"{path} imports minidiff.{module}"
+            assert "study" not in (other,) or own == "study", f"{path} imports minidiff.{module}"
+
+
+def test_the_forward_pass_is_two_files_that_import_nothing_else():
+    assert not set(imported(PACKAGE / "attention.py"))
+    assert {m.split(".")[0] for m in imported(PACKAGE / "model.py")} == {"attention", "generate"}
+    lines = [len((PACKAGE / f).read_text().splitlines()) for f in ("attention.py", "model.py")]
+    assert sum(lines) <= 420
+
+
+TAKEN_AWAY = """
+import sys, torch
+from mine.model import GPT, GPTConfig
+device, results = sys.argv[1], []
+for backend in ("naive", "sdpa"):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(attention="diff_v2", backend=backend)).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    idx = torch.arange(2 * 33, device=device).view(2, 33)
+    for _ in range(2):
+        loss = model(idx[:, :-1], idx[:, 1:])[1]
+        loss.backward(); optimizer.step(); optimizer.zero_grad()
+        results.append(loss.item())
+assert results[1] < results[0] and abs(results[1] - results[3]) < 1e-4, results
+try:
+    model.generate(idx, 1)
+except ImportError as error:
+    assert "mine.generate" in str(error), error
+else:
+    raise AssertionError("generate.py is not there")
+ours = {name for name in sys.modules if name.split(".")[0] in ("mine", "minidiff")}
+assert ours == {"mine", "mine.attention", "mine.model"}, ours
+"""
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_two_files_copied_into_another_project_train(tmp_path, device):
+    (tmp_path / "mine").mkdir()
+    for name in ("attention.py", "model.py"):
+        shutil.copy(PACKAGE / name, tmp_path / "mine" / name)
+    command = [sys.executable, "-c", TAKEN_AWAY, device]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_wing_says_what_is_inside_and_which_file_to_open_first():
+    for name in {*FLOOR} - {""}:
+        doc = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text()))
+        first = re.search(r"[Oo]pen (\w+\.py) first", doc)
+        assert first and (PACKAGE / name / first[1]).exists(), name
+        assert len(doc.splitlines()) <= 6, name
 
 
 def test_nothing_unpickles_or_executes_data():

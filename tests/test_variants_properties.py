@@ -10,9 +10,9 @@ from test_variants import GPU_PRESET, TINY, every_attention, inputs, layer, tiny
 from torch.testing import assert_close
 
 from minidiff import GPT, GPTConfig, attention, differential
-from minidiff.diff_v1 import DiffV1Attention, DiffV1NoNormAttention
 from minidiff.model import ATTENTION, DiffV2Attention, rope_table
 from minidiff.variants import VARIANTS, parameter_counts, start_constructed, variant
+from minidiff.variants.v1 import DiffV1Attention, DiffV1NoNormAttention
 
 # ---- Known mistakes ----------------------------------------------------------------------------
 

@@ -17,11 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from minidiff import GPT, GPTConfig, data, probe, theory
+from minidiff import GPT, GPTConfig, data, theory
+from minidiff.look import probe
 
 pytest.importorskip("anywidget", reason="the notebook packages are not installed here")
 
-from minidiff import widgets
+from minidiff.look import widgets
 
 HERE = Path(widgets.__file__).parent
 

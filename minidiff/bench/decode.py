@@ -17,7 +17,6 @@ import torch
 
 from minidiff import theory
 from minidiff.attention import attention
-from minidiff.backends import cached_attention
 from minidiff.bench import tools
 from minidiff.bench.figures import draw_decode
 from minidiff.bench.train import SIZES
@@ -35,7 +34,7 @@ class DecodeBench:
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
     batches: tuple[int, ...] = (1, 8, 64)  # sequences decoded together
     contexts: tuple[int, ...] = (2048, 8192, 32768, 131072)  # tokens in the cache
-    # names in variants.py; times are also given against softmax_h
+    # names in variants; times are also given against softmax_h
     variants: tuple[str, ...] = ("softmax_h", "diff_v2", "diff_v1", "softmax_2h")
     # cached (what generate calls), flash2 (flash_attn_with_kvcache), sdpa, flash4
     kernels: tuple[str, ...] = ("cached", "flash2", "sdpa")
@@ -154,8 +153,8 @@ def _flash4(q, k, v, n_keys):
 
 
 KERNELS = {  # name: function of q (B, 1, H, d), k and v (B, S, h_kv, d), and n_keys = S
-    "cached": cached_attention,
-    "flash2": partial(cached_attention, backend="flash2"),
+    "cached": lambda q, k, v, n_keys: attention(q, k, v, n_keys=n_keys),
+    "flash2": lambda q, k, v, n_keys: attention(q, k, v, n_keys=n_keys, backend="flash2"),
     "sdpa": lambda q, k, v, n_keys: attention(q, k, v, backend="sdpa"),
     "flash4": _flash4,
 }

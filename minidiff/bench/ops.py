@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 
 from minidiff import theory
-from minidiff.attention import attention, differential
-from minidiff.backends import BACKENDS
+from minidiff.attention import PLAIN, attention, differential
 from minidiff.bench import tools
 from minidiff.bench.figures import draw_ops
 from minidiff.train import pick_device
@@ -56,7 +55,7 @@ def ops(config=None):
     each token and query head (the causal half), not what a kernel computes twice.
     """
     config = config or tools.defaults(OpsBench)
-    tools.check_names("backend", config.backends, BACKENDS)
+    tools.check_names("backend", config.backends, PLAIN)
     device = pick_device(config.device)
     columns = ("op:16 backend:7 h:3 h_kv:4 d:4 B:4 T:6 ms:8 ms_low:8 ms_high:8 tflops:7 peak_gb:8 "
                "exponent:8")  # fmt: skip

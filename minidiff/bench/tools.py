@@ -204,7 +204,7 @@ def save_figure(path, draw):
     """Draw the rows of a JSON file, also of a run that was stopped, beside it; returns the path."""
     import matplotlib.pyplot as plt
 
-    from minidiff import plots
+    from minidiff.look import plots
 
     rows = json.loads(Path(path).read_text())["rows"]
     with plt.rc_context(plots.STYLE):

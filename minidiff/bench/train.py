@@ -10,17 +10,16 @@ from typing import ClassVar
 import torch
 
 from minidiff import theory
-from minidiff.backends import choose_backend
+from minidiff.attention import PLAIN, choose
 from minidiff.bench import tools
 from minidiff.bench.figures import draw_train
 from minidiff.model import GPT, GPTConfig
-from minidiff.train import TrainConfig, make_optimizer, pick_device, training_step
+from minidiff.train import PRESETS, TrainConfig, make_optimizer, pick_device, training_step
 from minidiff.variants import VARIANTS, variant
 
 SIZES = {  # name: (the model of DIFF V2, sequences in a step)
     "tiny": (GPTConfig(n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=32, block_size=32), 2),
-    "25m": (GPTConfig(n_layer=8, n_head=8, n_kv_head=2, head_dim=64, n_embd=512,
-                      block_size=1024), 64),
+    "25m": (PRESETS["gpu"].model, PRESETS["gpu"].batch_size),
     "350m": (GPTConfig(n_layer=24, n_head=16, n_kv_head=4, head_dim=64, n_embd=1024,
                        block_size=2048), 16),
     "1b_layers": (GPTConfig(n_layer=5, n_head=16, n_kv_head=4, head_dim=128, n_embd=2048,
@@ -35,7 +34,7 @@ class TrainBench:
     out: str = "runs/bench/train.json"  # the results; the figure goes beside them
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
     sizes: tuple[str, ...] = ("25m", "350m", "1b_layers")  # names in bench/train.py: SIZES
-    # names in variants.py, and "published": DIFF V2 by flash-attn 2 with nothing compiled
+    # names in variants, and "published": DIFF V2 by flash-attn 2 with nothing compiled
     variants: tuple[str, ...] = (
         "softmax_1.5h", "diff_v2", "published", "softmax_h", "softmax_2h", "diff_v1",
     )  # fmt: skip
@@ -102,6 +101,7 @@ def _prepare(config, device, size, name):
     how = "none" if published else config.compile
     baseline = torch.cuda.memory_allocated() if device.type == "cuda" else None
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    example = torch.empty(1, 1, 1, shape.head_dim, device=device, dtype=dtype)
     torch.manual_seed(0)
     with device:
         model = GPT(dataclasses.replace(shape, backend=backend))
@@ -123,7 +123,7 @@ def _prepare(config, device, size, name):
         row["peak_gb"] = tools.peak_gb(step, baseline)
     return step, row | {
         "size": size, "variant": name, "compile": how,
-        "backend": choose_backend(backend, device, dtype, shape.head_dim),
+        "backend": choose(PLAIN, backend, example, example, example).name,
         "params": sum(p.numel() for p in model.parameters()),
         "flops_per_token": flops_per_token(model), "tokens_per_step": batch * shape.block_size,
     }  # fmt: skip

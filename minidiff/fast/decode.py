@@ -98,7 +98,8 @@ def _load_tile(start, rows, row_stride, d: tl.constexpr, wide: tl.constexpr):
 
 @triton.jit
 def _attend_split(
-    q, k, v, n_keys, scratch, top_out, total_out, scale, q_batch, q_head, k_batch, v_batch,
+    q, k, v, n_keys, scratch, top_out, total_out, scale: tl.constexpr,  # float64 if not constexpr
+    q_batch, q_head, k_batch, v_batch,
     k_row: tl.constexpr, k_head: tl.constexpr, v_row: tl.constexpr, v_head: tl.constexpr,
     group: tl.constexpr, rows: tl.constexpr, d: tl.constexpr, wide: tl.constexpr,
     block: tl.constexpr,

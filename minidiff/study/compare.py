@@ -15,10 +15,9 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from scipy import stats
 
 from minidiff.data import open_data
-from minidiff.probe import probe, spikes, summary
+from minidiff.look.probe import probe, spikes, summary
 from minidiff.runs import load_run, read_metrics, replace_file
 from minidiff.train import TrainConfig, pick_device, train
 from minidiff.variants import START, parameter_counts, variant
@@ -42,7 +41,7 @@ class Compare:
     """Train every variant with every seed and learning rate, probe it, and write one JSON file."""
 
     config: TrainConfig = field(default_factory=TrainConfig)
-    variants: tuple[str, ...] = ("diff_v2", "softmax_1.5h")  # which models, from variants.py
+    variants: tuple[str, ...] = ("diff_v2", "softmax_1.5h")  # which models: minidiff/variants
     seeds: tuple[int, ...] = (0, 1, 2)  # each gives new initial weights and a new order of the data
     lrs: tuple[float, ...] = ()  # peak learning rates; none: the one of --lr
     results: Path = Path("runs/compare.json")  # grows run by run; what it holds is not run again
@@ -200,6 +199,8 @@ def pairs(rows, confidence=0.95):
 
 def interval(values, confidence=0.95):
     """(low, high): Student's t interval of the mean of two or more values."""
+    from scipy import stats  # half a second that the other commands do not need
+
     half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * statistics.stdev(values)
     half /= math.sqrt(len(values))
     return statistics.fmean(values) - half, statistics.fmean(values) + half

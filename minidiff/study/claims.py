@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 
 from minidiff.data import open_data
-from minidiff.evidence import RESULTS, Evidence
+from minidiff.look.probe import probe, summary
 from minidiff.model import ATTENTION, GPT, GPTConfig
-from minidiff.probe import probe, summary
 from minidiff.runs import load_pretrained, replace_file
+from minidiff.study.evidence import RESULTS, Evidence
 from minidiff.theory import saved_against_2h_heads
 from minidiff.train import PRESETS
 from minidiff.variants import variant

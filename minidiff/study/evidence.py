@@ -7,10 +7,10 @@ import json
 import statistics
 from pathlib import Path
 
-from minidiff.compare import interval
+from minidiff.study.compare import interval
 
 LR = 3e-3  # of the runs that have all variants
-RESULTS = Path(__file__).parent.parent / "notebooks" / "results"
+RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
 
 
 class Evidence:

@@ -13,8 +13,7 @@ import sys
 import pytest
 import torch
 
-from minidiff.attention import attention
-from minidiff.backends import cached_attention
+from minidiff import attention
 from minidiff.generate import record_graph
 
 needs_triton = pytest.mark.skipif(
@@ -56,7 +55,7 @@ def check(out, q, k, v, n_keys):
 
 
 def check_case(B, h_kv, group, d, n_keys, n_splits, dtype, device, garbage):
-    from minidiff.decode_kernel import split_decode
+    from minidiff.fast.decode import split_decode
 
     q, k, v = inputs(B, h_kv, group, d, dtype, device)
     k[:, n_keys:] = v[:, n_keys:] = garbage
@@ -80,7 +79,7 @@ def test_in_the_interpreter_it_agrees_with_naive_float64_and_reads_no_unfilled_k
                  ((2, 1, 4, 16), (1, 8, 2, 16)), ((2, 1, 4, 16), (2, 8, 2, 32))],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_and_nothing_is_read_out_of_bounds(q, k):
-    from minidiff.decode_kernel import split_decode
+    from minidiff.fast.decode import split_decode
 
     with pytest.raises(ValueError, match="h_kv a divisor of H"):
         split_decode(torch.zeros(q), torch.zeros(k), torch.zeros(k), torch.ones(1))
@@ -88,7 +87,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_read_out_of_bounds(q, k):
 
 @needs_triton
 def test_the_splits_fill_whole_waves_of_programs():
-    from minidiff.decode_kernel import count_splits
+    from minidiff.fast.decode import count_splits
 
     for groups, n_tiles, expected in [(256, 512, 1), (32, 512, 8), (4, 2048, 64), (4, 1, 1)]:
         assert count_splits(groups, n_tiles, n_sm=132) == expected
@@ -108,11 +107,11 @@ def test_it_agrees_with_naive_float64_and_reads_no_unfilled_key(case, garbage, d
 @pytest.mark.parametrize("n_keys", [1, 63, 64, 65, 4095, 4096, 20000])
 def test_auto_takes_it_for_one_query_and_it_repeats_bit_for_bit(n_keys, d):
     pytest.importorskip("triton")
-    from minidiff.decode_kernel import split_decode
+    from minidiff.fast.decode import split_decode
 
     q, k, v = inputs(2, 4, 8, d, torch.bfloat16, "cuda", S=20000)
     length = torch.tensor([n_keys], dtype=torch.int32, device="cuda")
-    out = cached_attention(q, k, v, length)
+    out = attention(q, k, v, n_keys=length)
     check(out, q, k, v, n_keys)
     assert torch.equal(out, split_decode(q, k, v, length))
 
@@ -126,7 +125,7 @@ def test_offsets_beyond_two_billion_elements():
     k = torch.randn(2, S, 1, 128, device="cuda", dtype=torch.bfloat16)  # keys also serve as values
     length = torch.tensor([S], dtype=torch.int32, device="cuda")
     k[:, : S - 64] = 0
-    out = cached_attention(q, k, k, length)
+    out = attention(q, k, k, n_keys=length)
     weights = torch.einsum("bthd,bsgd->bhts", q.double(), k[:, S - 64 :].double())
     weights = (weights / math.sqrt(128)).exp()  # the zero keys have weight 1 each, and value 0
     exact = torch.einsum("bhts,bsgd->bthd", weights, k[:, S - 64 :].double())
@@ -141,7 +140,7 @@ def test_auto_takes_head_sizes_that_flash_attn_may_not_know(d):
         q, k, v = inputs(2, 2, 2, d, torch.bfloat16, "cuda")
         q = q.repeat(1, T, 1, 1)
         length = torch.tensor([300], dtype=torch.int32, device="cuda")
-        out = cached_attention(q, k, v, length)
+        out = attention(q, k, v, n_keys=length)
         check(out[:, -1:], q[:, -1:], k, v, 300)
 
 
@@ -149,7 +148,7 @@ def test_auto_takes_head_sizes_that_flash_attn_may_not_know(d):
 def test_one_cuda_graph_serves_every_length():
     q, k, v = inputs(2, 4, 8, 128, torch.bfloat16, "cuda", S=5000)
     length = torch.tensor([5000], dtype=torch.int32, device="cuda")
-    graph, out = record_graph(lambda: cached_attention(q, k, v, length))
+    graph, out = record_graph(lambda: attention(q, k, v, n_keys=length))
     for n_keys in (1, 5000, 64, 65, 2, 777, 4999):
         q.normal_()
         length.fill_(n_keys)

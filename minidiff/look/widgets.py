@@ -22,7 +22,8 @@ import traitlets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from minidiff import data, plots, probe, theory
+from minidiff import data, theory
+from minidiff.look import plots, probe
 
 _CODE = "".join(Path(__file__).with_name(f).read_text() for f in ("theory.js", "explorers.js"))
 

@@ -9,17 +9,15 @@ sequence exist at any time: about 8 H * T * T float32 in all, 0.5 GB for 16 head
 Everything comes from the model's own methods; it gets no hook, no gradient, no change of mode.
 """
 
-import json
 import math
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from minidiff.diff_v1 import DiffV1NoNormAttention
 from minidiff.theory import effective_tokens, expected_rms
-from minidiff.variants import DiffHalvesAttention
+from minidiff.variants.ablations import DiffHalvesAttention
+from minidiff.variants.v1 import DiffV1NoNormAttention
 
 MAPS = {
     "a1": "the softmax map, or the first one of a pair",
@@ -267,25 +265,20 @@ def outliers(values):
     return dict(zip(OUTLIERS, numbers, strict=True))
 
 
-def spikes(metrics, *, factor=3.0, window=100, at_least=10):
+def spikes(norms, *, factor=3.0, window=100, at_least=10):
     """Steps whose gradient norm before clipping is above ``factor`` times its running median.
 
     The median is over the last ``window`` steps before this one; while there are fewer than
     ``at_least`` of them there is no spike. A norm that is infinite or NaN is one.
 
     Args:
-        metrics: path of a metrics.jsonl (lines without grad_norm are skipped), or a list of norms.
+        norms: the gradient norm of every step, as runs.read_metrics gives them.
     Returns:
-        The file's own step numbers, or positions in the list, from 0.
+        Positions in the list, from 0.
     """
-    if isinstance(metrics, (str, Path)):
-        rows = [json.loads(line) for line in Path(metrics).read_text().splitlines()]
-        rows = [(row["step"], row["grad_norm"]) for row in rows if "grad_norm" in row]
-    else:
-        rows = list(enumerate(metrics))
-    norms = [math.inf if math.isnan(norm) else norm for _, norm in rows]
+    norms = [math.inf if math.isnan(norm) else norm for norm in norms]
     return [
-        step
-        for i, (step, _) in enumerate(rows)
-        if i >= at_least and norms[i] > factor * statistics.median(norms[max(0, i - window) : i])
+        i
+        for i in range(at_least, len(norms))
+        if norms[i] > factor * statistics.median(norms[max(0, i - window) : i])
     ]

@@ -1,0 +1,78 @@
+"""What makes attention fast, and what a reader may skip: kernels for the tables of attention.py.
+
+Each is a function and a can_run; the order, best first, follows what was measured
+(notebooks/results). Open flash.py first: flash-attn 2 and 4. decode.py reads a KV cache in Triton.
+"""
+
+import torch
+
+from minidiff.attention import CACHED, PAIR, PLAIN, SDPA, SDPA_CACHED, Kernel
+from minidiff.fast import flash
+from minidiff.fast.packages import installed, needs
+
+
+def _any_gpu(sdpa):
+    """SDPA with one key head for each query head on GPUs before Ampere (sm80).
+
+    There, enable_gqa leaves SDPA only its 'math' kernel, which stores the maps.
+    """
+
+    def run(q, k, v, *more):
+        group = q.shape[2] // k.shape[2]
+        if group > 1 and q.is_cuda and torch.cuda.get_device_properties(q.device).major < 8:
+            k, v = (x.repeat_interleave(group, dim=2) for x in (k, v))
+        return sdpa.run(q, k, v, *more)
+
+    return Kernel("sdpa", run)
+
+
+def _split_decode(q, k_cache, v_cache, n_keys):
+    return installed("minidiff.fast.decode").split_decode(q, k_cache, v_cache, n_keys)
+
+
+# Of flash-attn only the head sizes that agreed with the formula on an H200 (tests/test_gpu.py):
+# version 2.8.3 gave NaN at 72 and 96, version 4.0.0b36 a wrong gradient at 72.
+_FLASH2 = needs("flash_attn", "flash-attn", (8, 0), (32, 64, 128))
+_FLASH4 = needs("flash_attn.cute.interface", "flash-attn-4", (9, 0), (32, 64, 128))
+_SPLIT = needs("minidiff.fast.decode", "triton", (8, 0), range(8, 257, 8), one_query=True)
+
+_SDPA, _SDPA_CACHED = _any_gpu(SDPA), _any_gpu(SDPA_CACHED)
+_flash2, _flash4 = Kernel("flash2", flash.flash2, _FLASH2), Kernel("flash4", flash.flash4, _FLASH4)
+_flash2_cached = Kernel("flash2", flash.flash2_cached, _FLASH2)
+_split = Kernel("split", _split_decode, _SPLIT)
+
+PLAIN |= {
+    "auto": [_flash4, _SDPA],  # SDPA's own flash kernels need no package
+    "sdpa": [_SDPA],
+    "flash": [_flash4, _flash2],
+    "flash2": [_flash2],
+    "flash4": [_flash4],
+}
+CACHED |= {
+    "auto": [_split, _flash2_cached, _SDPA_CACHED],
+    "naive": [_SDPA_CACHED],
+    "sdpa": [_SDPA_CACHED],
+    "flash": [_flash2_cached, _SDPA_CACHED],  # flash-attn 4 has no kernel for caches
+    "flash2": [_flash2_cached, _SDPA_CACHED],
+    "flash4": [_flash2_cached, _SDPA_CACHED],
+}
+PAIR |= {backend: [None] for backend in PLAIN}
+
+
+def available_backends(device=None):
+    """Each backend's name -> "ready: ..." or "cannot run: ..." with the reason and the fix."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    example = torch.empty(1, 1, 1, 64, device=device, dtype=dtype)
+    backends = {
+        "naive": "the formula; any device and dtype, memory grows with T * S",
+        "sdpa": f"PyTorch {torch.__version__}",
+        "flash4": "flash-attn 4 (flash_attn.cute)",
+        "flash2": "flash-attn 2 (flash_attn)",
+    }
+    report = {}
+    for name, what in backends.items():
+        reason = PLAIN[name][0].can_run(example, example, example)
+        report[name] = f"cannot run: {reason}" if reason else f"ready: {what}"
+    report["flash"] = report["flash4" if report["flash4"].startswith("ready") else "flash2"]
+    return report

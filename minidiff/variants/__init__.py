@@ -1,0 +1,75 @@
+"""What DIFF V2 is compared with. Each class shows its delta, marked NEW, and nothing else.
+
+One file an idea; open ablations.py first. Here: how many heads each has, so that a comparison is
+fair. All train in the same loop, decode through the same KV cache and call the same kernels.
+"""
+
+import dataclasses
+import difflib
+
+import torch
+import torch.nn as nn
+
+from minidiff.model import ATTENTION, GPT
+from minidiff.variants import ablations, cures, v1  # noqa: F401  (importing registers them)
+from minidiff.variants.constructed import start_constructed
+
+_TABLE = {  # name: (its heads for each head of DIFF V2, description)
+    "diff_v2": (1, "Differential Transformer V2; all others are sized against it"),
+    "softmax_h": (1, "softmax, as many output heads: fewer parameters"),
+    "softmax_1.5h": (1.5, "softmax, as many parameters: the fair baseline (ablation 4)"),
+    "softmax_2h": (2, "softmax, as many query heads: more parameters"),
+    "softmax_2h_start": (2, "softmax_2h that starts as DIFF V2 with lambda 0.5, then is free"),
+    "constructed": (1, "softmax_2h with W_O tied to subtract: V2 with a constant lambda"),
+    "diff_v1": (1.5, "Differential Transformer V1: per-head RMSNorm, one lambda a layer"),
+    "diff_v1_no_norm": (1.5, "V1 without the per-head RMSNorm"),
+    "diff_halves": (1, "V2, ablation 1: pairs heads of different key/value groups"),
+    "diff_no_lambda": (1, "V2, ablation 2: a1 - a2"),
+    "diff_no_sigmoid": (1, "V2, ablation 3: lambda without its sigmoid"),
+    "off_by_one": (1.5, "softmax with 1 added to its denominator"),
+    "sink_logit": (1.5, "softmax with a learned sink logit for each head (gpt-oss)"),
+    "gated": (1, "softmax with a sigmoid gate on each channel of each head"),
+    "gated_headwise": (1.5, "softmax with one sigmoid gate for each head"),
+}
+VARIANTS = {name: description for name, (_, description) in _TABLE.items()}
+START = {"softmax_2h_start": start_constructed}  # variants whose first weights are special
+
+
+def variant(config, name):
+    """The GPTConfig of a variant that has as many parameters as DIFF V2, or as many heads.
+
+    Args:
+        config: the GPTConfig of DIFF V2. name: a key of :data:`VARIANTS`.
+    Raises:
+        ValueError: an unknown name, a config of something else, or heads that do not fit.
+    """
+    if name not in VARIANTS:
+        near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0)[0]
+        raise ValueError(f"no variant {name!r}; did you mean {near!r}? All: {', '.join(VARIANTS)}")
+    if config.attention != "diff_v2":
+        raise ValueError(f"variant() sizes against attention='diff_v2', not {config.attention!r}")
+    n_head = _TABLE[name][0] * config.n_head
+    if n_head % config.n_kv_head:
+        raise ValueError(
+            f"{name} needs 1.5 * n_head = {n_head:g} heads, no multiple of n_kv_head="
+            f"{config.n_kv_head}: make n_head an even multiple of n_kv_head"
+        )
+    attention = "softmax" if name.startswith("softmax") else name
+    sized = dataclasses.replace(config, attention=attention, n_head=int(n_head))
+    with torch.device("meta"):  # no memory: what else does not fit fails here, before any training
+        ATTENTION[attention](sized)
+    return sized
+
+
+def parameter_counts(config, name):
+    """Weights of a variant: its attention, its total, and how many percent that is above DIFF V2.
+
+    Args: as for :func:`variant`.
+    """
+    with torch.device("meta"):
+        model, diff_v2 = GPT(variant(config, name)), GPT(config)
+    layers = nn.ModuleList(block.attn for block in model.blocks)
+    attention, total, reference = (
+        sum(p.numel() for p in part.parameters()) for part in (layers, model, diff_v2)
+    )
+    return {"attention": attention, "total": total, "percent": 100 * (total / reference - 1)}
