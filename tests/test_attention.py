@@ -33,6 +33,7 @@ def random_qkv(B, T, S, H, h_kv, d, dtype=torch.float64, scale=1.0):
 # ---- The definition ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(shapes())
 def test_attention_is_the_formula_written_as_loops(shape):
     B, T, S, h, h_kv, d = shape
@@ -154,6 +155,7 @@ def test_attention_over_a_cache_ignores_what_is_not_filled(shape, unused, backen
     )
 
 
+@pytest.mark.slow
 def test_attention_compiles_without_a_graph_break():
     q, k, v = random_qkv(1, 8, 8, 4, 2, 8, dtype=torch.float32)
     logit = torch.randn(1, 8, 2)

@@ -31,6 +31,7 @@ def reports(tmp_path_factory):
     return found, folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ops", "train", "decode"])
 def test_report_says_what_ran_where_and_leaves_a_figure(reports, name):
     data, folder = reports[0][name], reports[1]
@@ -43,6 +44,7 @@ def test_report_says_what_ran_where_and_leaves_a_figure(reports, name):
     assert not list(folder.glob("*.new"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ops", "train", "decode"])
 def test_medians_lie_between_their_extremes(reports, name):
     measured = [row for row in reports[0][name]["rows"] if "ms" in row]
@@ -52,6 +54,7 @@ def test_medians_lie_between_their_extremes(reports, name):
             assert 0 < row[f"{key}_low"] <= row[key] <= row[f"{key}_high"]
 
 
+@pytest.mark.slow
 def test_ops_covers_every_operation_and_counts_the_causal_half(reports):
     rows = reports[0]["ops"]["rows"]
     assert {(r["backend"], r["op"]) for r in rows} == {
@@ -66,6 +69,7 @@ def test_ops_covers_every_operation_and_counts_the_causal_half(reports):
         assert row["tflops"] == pytest.approx(operations / row["ms"] / 1e9, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_train_rows_hold_speed_mfu_and_ratios(reports):
     rows = {row["variant"]: row for row in reports[0]["train"]["rows"]}
     assert set(rows) == {*train.TrainBench().variants}
@@ -80,6 +84,7 @@ def test_train_rows_hold_speed_mfu_and_ratios(reports):
     assert all(any("mm" in line for line in lines) for lines in profile.values())
 
 
+@pytest.mark.slow
 def test_ratios_are_of_tokens_per_second_in_training_and_of_time_in_decoding(tmp_path, monkeypatch):
     """With a DIFF V2 that takes twice as long as its baseline."""
 
@@ -125,6 +130,7 @@ def test_operations_agree_with_what_pytorch_counts():
     assert counter.get_total_flops() == pytest.approx(per_token * shape.block_size, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_decode_rows_cover_the_grid_and_count_the_cache_once(reports):
     rows = reports[0]["decode"]["rows"]
     names = {"softmax_h", "diff_v2", "diff_v1", "softmax_2h"}
@@ -141,6 +147,7 @@ def test_decode_rows_cover_the_grid_and_count_the_cache_once(reports):
     assert intensity["diff_v2"] == 2 * intensity["softmax_h"]  # twice the queries, the same bytes
 
 
+@pytest.mark.slow
 def test_a_size_can_run_in_its_own_process(tmp_path):
     settings = decode.DecodeBench.CPU | {
         "contexts": (64,),
@@ -154,6 +161,7 @@ def test_a_size_can_run_in_its_own_process(tmp_path):
     assert [row["what"] for row in rows] == ["copy", *["attention"] * 2, *["step"] * 2]
 
 
+@pytest.mark.slow
 def test_a_process_that_crashes_or_hangs_costs_only_its_own_rows(tmp_path, monkeypatch):
     (tmp_path / "job.py").write_text(
         "import json, os, sys, time\n"

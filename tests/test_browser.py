@@ -19,6 +19,8 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 
 from minidiff.look import widgets  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SLIDER = ".minidiff input[type=range][data-key=lam]"
 PICTURE = "() => document.querySelector('.minidiff svg')?.outerHTML"
 TOKEN = "a-token-for-this-test"
@@ -40,7 +42,7 @@ def browser():
 
 def stored_notebook():
     """A notebook as build.py leaves it: an explorer's cell with its page and no widget."""
-    source = "from minidiff import widgets\n\nwidgets.rms_explorer()"
+    source = "from minidiff.look import widgets\n\nwidgets.rms_explorer()"
     bundle, _ = widgets.rms_explorer()._repr_mimebundle_()
     data = {k: bundle[k] for k in ("text/plain", "text/html")}
     output = nbformat.v4.new_output("execute_result", data=data, execution_count=1)

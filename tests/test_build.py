@@ -11,6 +11,7 @@ import pytest
 nbformat = pytest.importorskip("nbformat", reason="the notebook packages are not installed here")
 pytest.importorskip("nbclient", reason="the notebook packages are not installed here")
 pytest.importorskip("anywidget", reason="the notebook packages are not installed here")
+pytestmark = pytest.mark.slow  # each starts a kernel
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 spec = importlib.util.spec_from_file_location("build", NOTEBOOKS / "build.py")
@@ -19,7 +20,7 @@ spec.loader.exec_module(build)
 
 DEMO = [
     "import time\nimport ipywidgets\nimport matplotlib.pyplot as plt\n"
-    "from minidiff import plots, widgets",
+    "from minidiff.look import plots, widgets",
     "print('one')\nprint('two')\nprint({name for name in ('a', 'b', 'c')})",
     "plots.bounds_over_lambda(64)\nplt.show()",
     "picture = ipywidgets.Image(value=widgets._png(plots.bounds_over_lambda(4)))\nplt.close()\n"

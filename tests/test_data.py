@@ -101,12 +101,14 @@ def test_a_large_file_is_not_read_into_memory(tmp_path):
     assert x.shape == (16, 64) and grown < 200 * 1024
 
 
+@pytest.mark.slow
 def test_the_standard_library_is_the_default_and_is_python():
     corpus = open_data()
     assert len(corpus.train) > 5e6 and all(d[0].suffix == ".py" for d in corpus.val.documents)
     assert corpus.fingerprint == open_data().fingerprint
 
 
+@pytest.mark.slow
 def test_python_adds_the_installed_packages_and_nothing_twice():
     stdlib, python = open_data("stdlib"), open_data("python")
     small, large = ([d[0] for s in (c.train, c.val) for d in s.documents] for c in (stdlib, python))

@@ -63,6 +63,7 @@ def check_case(B, h_kv, group, d, n_keys, n_splits, dtype, device, garbage):
     check(split_decode(q, k, v, length, n_splits=n_splits), q, k, v, n_keys)
 
 
+@pytest.mark.slow
 @needs_triton
 def test_in_the_interpreter_it_agrees_with_naive_float64_and_reads_no_unfilled_key():
     env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -57,6 +57,7 @@ def all_figures(view):
     }
 
 
+@pytest.mark.slow
 def test_every_figure_has_labels_and_legible_text(view):
     for name, fig in all_figures(view).items():
         fig.canvas.draw()

@@ -112,6 +112,7 @@ assert ours == {"mine", "mine.attention", "mine.model"}, ours
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_two_files_copied_into_another_project_train(tmp_path, device):
     (tmp_path / "mine").mkdir()

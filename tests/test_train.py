@@ -127,6 +127,7 @@ def losses_of_two_processes(config, folder):
     return losses(folder / "diff_v2")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(config, tmp_path):
     alone = losses(train(config))
     config = dataclasses.replace(config, grad_accum=2)
@@ -163,6 +164,7 @@ def test_resume_goes_on_to_a_second_model_that_was_not_begun(config, tmp_path, m
         command.main([*words, "--resume", "--out", str(tmp_path / "elsewhere")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_writes_a_last_checkpoint_that_can_be_resumed(config, tmp_path, number):
     long = dataclasses.replace(config, steps=100_000, save_every=100_000, eval_every=100_000)

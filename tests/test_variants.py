@@ -210,6 +210,7 @@ def test_mixed_precision_is_close_to_float64(name):
         assert (got.double() - expected).norm() / expected.norm() < 0.05
 
 
+@pytest.mark.slow
 @every_attention
 def test_attention_compiles_without_a_graph_break(name):
     attn = GPT(dataclasses.replace(TINY, attention=name)).blocks[0].attn

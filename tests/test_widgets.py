@@ -178,6 +178,7 @@ def test_drawings_hold_no_number_that_is_none():
         assert "NaN" not in drawing and "undefined" not in drawing and "Infinity" not in drawing
 
 
+@pytest.mark.slow
 def test_the_bundle_carries_a_page_that_needs_no_kernel():
     for explorer in (widgets.rms_explorer(n=64), widgets.cost_explorer()):
         bundle, _ = explorer._repr_mimebundle_()
@@ -222,6 +223,7 @@ def drawn_map(explorer, i):
     return np.asarray(explorer.figure.axes[i].images[0].get_array().filled(0))
 
 
+@pytest.mark.slow
 def test_the_map_explorer_shows_the_maps_of_the_probe(models):
     text = "def f(x)"
     explorer = widgets.map_explorer(models, text)
@@ -239,6 +241,7 @@ def test_the_map_explorer_shows_the_maps_of_the_probe(models):
     assert np.array_equal(drawn_map(explorer, 0), views[1].weights[5].numpy())
 
 
+@pytest.mark.slow
 def test_a_slider_changes_the_picture_and_nothing_else_of_the_figure(models):
     explorer = widgets.map_explorer(models["DIFF V2"], "for i in x")
     figure, before = explorer.figure, explorer.picture.value
@@ -253,6 +256,7 @@ def test_a_slider_changes_the_picture_and_nothing_else_of_the_figure(models):
     assert explorer.picture.value == before
 
 
+@pytest.mark.slow
 def test_a_prompt_that_does_not_fit_gets_a_red_line():
     explorer = widgets.map_explorer(GPT(GPTConfig(n_layer=1, block_size=16)), "abc")
     picture = explorer.picture.value
