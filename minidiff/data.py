@@ -74,6 +74,10 @@ class Split:
         self._check(len(starts), length)
         tokens = np.stack([self.read(int(s), length + 1) for s in starts])
         tokens[:, 0] = self.bos
+        if tokens.max() > self.bos:  # on a GPU this would end in an error that names nothing
+            raise DataError(
+                f"token {tokens.max()} in the data: give --vocab-size {tokens.max() + 2}"
+            )
         tokens = torch.from_numpy(tokens)
         return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
@@ -86,8 +90,8 @@ class Split:
 
     def fixed_batches(self, n_batches, batch_size, length):
         """Yield the same evenly spaced windows each time: for validation."""
-        self._check(n_batches * batch_size, 1)  # the starts alone
         self._check(batch_size, length)
+        self._check(n_batches * batch_size, 1)  # where they start
         starts = np.linspace(0, len(self) - length - 1, n_batches * batch_size).astype(np.int64)
         for part in starts.reshape(n_batches, batch_size):
             yield self.windows(part, length)
@@ -143,7 +147,7 @@ class Corpus:
 
 
 def open_data(source="stdlib", vocab_size=257, block_size=256):
-    """Open a text source for training; reads the two ends of each file (and all nanoGPT tokens).
+    """Open a text source for training; reads the two ends of each file, and nanoGPT tokens.
 
     Args:
         source: "stdlib" or "python"; a text file; a folder of text files; or a folder with
