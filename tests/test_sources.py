@@ -33,6 +33,13 @@ def folder(tmp_path):
     return tmp_path
 
 
+def peak_mb():
+    """The largest memory of this process until now."""
+    resource = pytest.importorskip("resource", reason="Windows has no rusage to measure with")
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (1e6 if sys.platform == "darwin" else 1e3)  # macOS counts bytes, Linux kB
+
+
 def names(corpus):
     return {path.name for split in (corpus.train, corpus.val) for path, _, _ in split.documents}
 
@@ -125,6 +132,7 @@ def test_the_report_is_one_line_however_much_is_left_out(folder):
 # ---- What minidiff writes ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_minidiff_writes_is_never_text(folder, capfd):
     from minidiff.__main__ import main
 
