@@ -7,6 +7,7 @@ results hold. Without such results it gives none.
 
 import math
 import re
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -104,7 +105,10 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Runs:
-    """One variant's own values against a bound, at its best rate ("best") or at each ("all")."""
+    """One variant's own values against a bound, at DIFF V2's best rate ("best") or at each ("all").
+
+    Counts (spikes) are no normal numbers: of them the median is shown, and the range.
+    """
 
     metric: str
     claimed: int
@@ -122,10 +126,15 @@ class Runs:
             for lr in study.rates(self.variant):
                 rows = [r for r in study.runs(self.variant, lr).values() if self.metric in r]
                 if rows and (self.rate == "all" or lr == best):
+                    sample, test = tuple(row[self.metric] for row in rows), "t"
+                    unit = "seeds"
+                    if self.metric == "n_spikes":
+                        unit, test = f"range of {len(rows)}", "range"
+                        sample = (statistics.median(sample), min(sample), max(sample))
                     yield Finding(
                         f"{words}: {self.variant}{side.get(self.claimed, '')}",
-                        f"{study.label}, rate {lr:g}", tuple(row[self.metric] for row in rows),
-                        "t", self.claimed, self.bound, digits, made=made_by(rows), signed=False,
+                        f"{study.label}, rate {lr:g}", sample, test, self.claimed, self.bound,
+                        digits, unit, made_by(rows), signed=False,
                     )  # fmt: skip
 
 
@@ -151,7 +160,8 @@ class Count:
         if sample := tuple(difference(pairs, self.metric)):
             words, where = WORDS[self.metric][0], f"all pairs of {len(studies)} studies"
             made = made_by(row for pair in pairs for row in pair)
-            yield Finding(f"less {words}: diff_v2, softmax_1.5h", where, sample, "sign", SHOWN,
+            less = "fewer" if self.metric == "n_spikes" else "less"
+            yield Finding(f"{less} {words}: diff_v2, softmax_1.5h", where, sample, "sign", SHOWN,
                           0.5, unit="pairs", made=made)  # fmt: skip
 
 

@@ -119,28 +119,26 @@ def joint_confidence(findings):
     return 1 - 0.05 / max(tests, 1)
 
 
-def holm(findings):
-    """Which of several findings keep their side when all are tested together at 5% (Holm).
+def holm(p_values, level=0.05):
+    """Which of several tests reject when all of them are to err with at most 5% (Holm 1979).
 
     Returns:
-        One bool for each: True where it is "for" or "against" and stays so. Only "t" and "sign"
-        have a probability; for the others it is False.
+        One bool for each. The k-th smallest of m p-values must lie under level / (m - k + 1), and
+        so must all smaller ones.
     """
-    order = sorted((p, i) for i, p in enumerate(map(_p_value, findings)) if p is not None)
-    kept = [False] * len(findings)
-    for rank, (p, i) in enumerate(order):
-        if p > 0.05 / (len(order) - rank):
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    kept = [False] * len(p_values)
+    for rank, i in enumerate(order):
+        if p_values[i] > level / (len(order) - rank):
             break
         kept[i] = True
     return kept
 
 
-def _p_value(finding):
-    """Two-sided; None where the finding claims nothing or has no test."""
+def p_value(finding):
+    """Two-sided probability of what was seen, were the bound the truth; None without a test."""
     from scipy import stats
 
-    if finding.claimed == SHOWN:
-        return None
     if finding.test == "sign":
         below, of = finding.signs
         return stats.binomtest(below, of).pvalue if of else 1.0

@@ -16,7 +16,7 @@ from minidiff.data import open_data
 from minidiff.look.probe import probe, summary
 from minidiff.model import ATTENTION, GPT, GPTConfig
 from minidiff.runs import load_pretrained, replace_file
-from minidiff.study.evidence import RESULTS
+from minidiff.study.evidence import RESULTS, load
 from minidiff.train import PRESETS
 from minidiff.variants import variant
 
@@ -97,6 +97,13 @@ def initial_rms(
             model = GPT(variant(shape, name))
             found[name].append(summary(probe(model, idx))["rms_mean"])
     return found
+
+
+def steps_in_equal_time(name, steps, folder=RESULTS, size="25m"):
+    """How many steps a variant makes while DIFF V2 makes ``steps``, by bench_train.json."""
+    rows = load(Path(folder) / "bench_train.json")["rows"]
+    ms = {row["variant"]: row["ms"] for row in rows if row["size"] == size}
+    return round(steps * ms["diff_v2"] / ms[name])
 
 
 def measure(folder=RESULTS):

@@ -11,7 +11,7 @@ from minidiff.runs import replace_file
 from minidiff.study.claims import claims
 from minidiff.study.entries import LONG, MAIN
 from minidiff.study.evidence import RESULTS, SET_ASIDE, Evidence, gap_over_training
-from minidiff.study.findings import SHOWN, holm, joint_confidence, verdict
+from minidiff.study.findings import holm, joint_confidence, p_value, verdict
 
 PAIR = ("diff_v2", "softmax_1.5h")
 LABELS = {"diff_v2": "DIFF V2", "softmax_1.5h": "softmax 1.5h"}
@@ -142,11 +142,11 @@ def _lines(each):
 
 def _holm(judged):
     """Which primary checks keep their side when they are tested together."""
-    tested = [each for each in judged if each.primary and each.primary.claimed != SHOWN]
-    kept = holm([each.primary for each in tested])
-    numbers = [each.claim.number for each, keeps in zip(tested, kept, strict=True) if keeps]
-    of = sum(each.primary.test in ("t", "sign") for each in tested)
-    return f"over the {of} of them that have a test, these keep their side: {'; '.join(numbers)}."
+    tested = [(each.claim.number, p_value(each.primary)) for each in judged if each.primary]
+    tested = [(number, p) for number, p in tested if p is not None]
+    kept = holm([p for _, p in tested])
+    numbers = "; ".join(number for (number, _), keeps in zip(tested, kept, strict=True) if keeps)
+    return f"over the {len(tested)} of them that have a test, these keep their side: {numbers}."
 
 
 def _losses(evidence):
@@ -160,7 +160,18 @@ def _losses(evidence):
                 span = f"{mean:.4f}" + (f" [{low:.4f}, {high:.4f}]" if low == low else "")
                 lines.append((study.label, _names(study), LABELS[name], f"{lr:g}", span,
                               len(study.runs(name, lr)), "best" if lr == best else ""))  # fmt: skip
-    return rows(lines, "runs", "files", "model", "rate", "loss [95%]", "seeds", "")
+    table = rows(lines, "runs", "files", "model", "rate", "loss [95%]", "seeds", "")
+    return f"{table}\n{_diverged(evidence)}\n"
+
+
+def _diverged(evidence):
+    """The runs that have no place in any mean: who leaves them out must say so."""
+    stopped = [
+        f"{row['variant']} at {row['lr']:g}, seed {row['seed']} ({row['file']})"
+        for study in evidence.all for row in study.rows if "diverged" in row
+    ]  # fmt: skip
+    of = sum(len(study.rows) for study in evidence.all)
+    return f"Diverged, and in no mean: {len(stopped)} of {of} runs. {'; '.join(stopped)}".strip()
 
 
 def _gap_table(evidence):
