@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pytest
 from study_results import SETTINGS, folder, pair, run, store
 
+from minidiff.__main__ import main
 from minidiff.study import report
 from minidiff.study.claims import claims
 from minidiff.study.evidence import RESULTS, Evidence
@@ -31,6 +32,11 @@ def test_claims_md_is_what_the_results_give():
     assert text == (RESULTS / "CLAIMS.md").read_text(encoding="utf-8"), MAKE
 
 
+def test_the_command_prints_the_stored_table(capsys):
+    main(["claims"])
+    assert capsys.readouterr().out == (RESULTS / "CLAIMS.md").read_text(encoding="utf-8")
+
+
 def test_the_readme_is_what_the_results_give(tmp_path):
     copy = tmp_path / "README.md"
     copy.write_text(README.read_text(encoding="utf-8"), encoding="utf-8")
@@ -48,6 +54,7 @@ def test_claims_md_has_every_number_on_a_line_of_its_own():
     assert "nan" not in text
 
 
+@pytest.mark.slow
 def test_the_answer_has_at_most_60_words_whatever_comes_out(tmp_path):
     gaps = {"yes": [-0.02, -0.021, -0.019], "no": [0.02, 0.021, 0.019], "open": [-1, 1, 0]}
     for i, (best, time, large) in enumerate(itertools.product(gaps, repeat=3)):
@@ -65,9 +72,9 @@ def test_the_answer_says_what_was_planted(tmp_path):
     for row in rows:
         row["val_loss"] += row["lr"]  # 0.006 is too large
     text = report.readme_text(claims(folder(tmp_path, evidence_25m=rows)))
-    assert "Parameters and steps fixed: yes and no" in text  # it is lower at the large rate
-    assert "GPU time fixed: not tested.** Not run yet." in text
-    assert "Learning rate too large: yes" in text and "-0.300" in text
+    assert "Same parameters and steps: **yes and no**" in text  # it is lower at the large rate
+    assert "Same GPU time: **not tested**, not run yet" in text
+    assert "too large: **yes**, -0.300 [-0.325, -0.275] at 0.006" in text
 
 
 def test_the_readme_never_mixes_the_baselines_of_training_and_decoding():

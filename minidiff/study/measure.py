@@ -81,14 +81,16 @@ def _relative(low, exact):
 
 
 def initial_rms(
-    names=("softmax_1.5h", "diff_v2", "diff_no_lambda", "diff_no_sigmoid"), seeds=(0, 1, 2)
+    names=("softmax_1.5h", "diff_v2", "diff_no_lambda", "diff_no_sigmoid"),
+    seeds=(0, 1, 2),
+    model=PRESETS["gpu"].model,
 ):
     """Context RMS of untrained models on text, mean over the heads of two layers (claim 10).
 
     Returns:
         {name: [RMS of each seed]}
     """
-    shape = dataclasses.replace(PRESETS["gpu"].model, n_layer=2)
+    shape = dataclasses.replace(model, n_layer=2)
     idx, _ = next(open_data("stdlib").val.fixed_batches(1, 2, shape.block_size))
     found = {name: [] for name in names}
     for name in names:

@@ -16,7 +16,7 @@ from minidiff.study.findings import holm, joint_confidence, p_value, verdict
 PAIR = ("diff_v2", "softmax_1.5h")
 LABELS = {"diff_v2": "DIFF V2", "softmax_1.5h": "softmax 1.5h"}
 BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
-INTRODUCTION = "Loss of DIFF V2 minus softmax attention's with as many parameters, nats a byte:\n"
+INTRODUCTION = "DIFF V2's loss minus that of softmax with as many parameters, nats a byte:\n"
 FIGURE = "![Loss against learning rate; the gap over training](notebooks/results/worth_it.png)"
 ANSWERS = {
     "supported": "yes",
@@ -64,12 +64,12 @@ def readme_text(judged):
     found = {each.claim.number: each for each in judged}
     loss, time, large = (found[number] for number in ("3, 12", "Q2", "Q4"))
     speeds = [finding.number for finding in found["7"].findings]
-    speed = f"It trains at {min(speeds):.2f} to {max(speeds):.2f} of softmax's speed."
+    speed = f" (it trains at {min(speeds):.2f} to {max(speeds):.2f} of the speed)"
     lines = [
         INTRODUCTION,
-        _case("Parameters and steps fixed", loss),
-        _case("GPU time fixed", time) + f" {speed}",
-        _case("Learning rate too large", large),
+        _case("Same parameters and steps", loss),
+        _case("Same GPU time", time) + speed,
+        _case("Learning rate too large", large) + (f" at {_rate(large)}" if large.primary else ""),
     ]
     table = rows(
         (
@@ -83,9 +83,12 @@ def readme_text(judged):
 
 
 def _case(fixed, each):
-    """One reader's case: the answer, the number, and where it was measured."""
-    where = f" ({_where(each)})" if each.primary else ""
-    return f"- **{fixed}: {ANSWERS[each.verdict]}.** {_number(each)}{where}."
+    """One reader's case: the answer and the number."""
+    return f"- {fixed}: **{ANSWERS[each.verdict]}**, {_number(each).replace('Not', 'not')}"
+
+
+def _rate(each):
+    return _where(each).split(", ")[-1].removeprefix("rate ")
 
 
 def _number(each):
