@@ -34,25 +34,23 @@ def judged(path, **files):
         (LOWER, HIGHER, "mixed"),
         (HIGHER, LOWER, "mixed"),
         (EITHER, HIGHER, "undecided"),
-        (None, HIGHER, "not tested"),  # the short runs alone: see below
     ],
 )
 def test_every_verdict_follows_from_a_planted_effect(tmp_path, best, elsewhere, word):
-    files = {"evidence_25m": pair(best)} if best else {}
+    folder(tmp_path, evidence_25m=pair(best))
     if elsewhere:
-        files["evidence_25m_rates"] = pair(elsewhere, lr=6e-3, steps=300)
-    folder(tmp_path, **({"evidence_25m": files["evidence_25m"]} if best else {}))
-    if elsewhere:
-        store(
-            tmp_path, "evidence_25m_rates", files["evidence_25m_rates"], SETTINGS | {"steps": 300}
-        )
+        short = pair(elsewhere, lr=6e-3, steps=300)
+        store(tmp_path, "evidence_25m_rates", short, SETTINGS | {"steps": 300})
+    (loss,) = (each for each in claims(tmp_path) if each.claim.number == "3, 12")
+    assert loss.verdict == word
+    assert len(loss.findings) == 1 + (elsewhere is not None)
+
+
+def test_where_only_secondary_checks_have_results_a_claim_is_open_and_not_untested(tmp_path):
+    store(folder(tmp_path), "evidence_25m_rates", pair(LOWER, steps=300), SETTINGS | {"steps": 300})
     found = {each.claim.number: each for each in claims(tmp_path)}
-    if best is None:  # another check has results: the claim is open, but not untested
-        assert found["3, 12"].verdict == "undecided" and found["3, 12"].primary is None
-        assert found["10b"].verdict == word
-    else:
-        assert found["3, 12"].verdict == word
-        assert len(found["3, 12"].findings) == 1 + (elsewhere is not None)
+    assert found["3, 12"].verdict == "undecided" and found["3, 12"].primary is None
+    assert found["10b"].verdict == "not tested"
 
 
 def test_without_any_runs_what_needs_runs_is_not_tested(tmp_path):
@@ -104,7 +102,7 @@ def test_equal_time_without_such_runs_is_estimated_and_stays_undecided(tmp_path)
     speeds = evidence.files["bench_train"]["rows"]
     (speed,) = (r["vs_softmax_1.5h"] for r in speeds
                 if (r["size"], r["variant"]) == ("25m", "diff_v2"))  # fmt: skip
-    (found,) = TimeEstimate("evidence_25m", "evidence_25m_long").findings(evidence)
+    (found,) = TimeEstimate("evidence_25m*@1000", "evidence_25m_long").findings(evidence)
     expected = -0.02 + 0.05 / math.log(2) * math.log(1 / speed)
     assert found.sample == pytest.approx([expected] * 3)
     (q2,) = (each for each in claims(tmp_path) if each.claim.number == "Q2")
@@ -141,6 +139,16 @@ def test_a_models_own_values_are_held_against_a_bound(tmp_path):
     (spikes,) = Runs("n_spikes", SHOWN, 0.0).findings(evidence)
     assert (below.side(), above.side(), spikes.side()) == ("for", "against", "shown")
     assert spikes.sample == (2, 2, 2) and spikes.of == "range of 3"
+
+
+def test_on_several_texts_the_study_with_most_runs_answers_where_it_can(tmp_path):
+    folder(tmp_path, evidence_25m=pair(2 * LOWER))
+    rows = pair(HIGHER) + pair(HIGHER, one="diff_halves", other="diff_v2")[1::2]
+    store(tmp_path, "evidence_25m_again", rows, SETTINGS | {"data": "another text"})
+    found = {each.claim.number: each for each in claims(tmp_path)}
+    assert found["3, 12"].primary.made.startswith("evidence_25m, ")
+    assert found["3, 12"].verdict == "mixed" and found["9"].verdict == "supported"
+    assert found["9"].primary.made.startswith("evidence_25m_again, ")
 
 
 def test_a_new_results_file_adds_rows_and_changes_none(tmp_path):

@@ -185,7 +185,9 @@ class TimeEstimate:
         }
         for short in evidence.studies(self.files):
             for long in evidence.studies(self.longer):
-                for lr in long.rates("softmax_1.5h") if long.steps > short.steps else ():
+                texts = {study.settings.get("data") for study in (short, long)} - {None}  # if known
+                fits = len(texts) < 2 and long.steps > short.steps
+                for lr in long.rates("softmax_1.5h") if fits else ():
                     longer, found = long.runs("softmax_1.5h", lr), []
                     for ours, theirs in short.pairs("diff_v2", "softmax_1.5h", lr):
                         speed = speeds.get(ours["params"]["total"])

@@ -15,8 +15,8 @@ from minidiff.study.checks import Bench, Count, Cpu, Pairs, Runs, Theorem, TimeE
 from minidiff.study.claims import Claim
 from minidiff.study.findings import ABOVE, BELOW, SHOWN
 
-MAIN = "evidence_25m"  # the study of this file: 25M, 1000 steps, and what has its settings
-SHORT = "evidence_25m_rates"  # 300 steps at large rates
+MAIN = "evidence_25m*@1000"  # 25M, 1000 steps; of several texts the one with most runs is first
+SHORT = "evidence_25m*@300"  # at large rates
 LONG = "evidence_25m_long*"
 EQUAL_TIME = "evidence_*equal_time*"  # softmax for as many more steps as DIFF V2's time allows
 BLOG = "Microsoft 2026, blog"

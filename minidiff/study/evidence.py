@@ -135,13 +135,22 @@ class Evidence:
             about = {k: about[k] for k in OF_A_ROW if k in about}
             study.rows += [about | {"file": path.stem} | row for row in data["rows"]]
         found = [study for study in studies.values() if study.rows]
-        self.all = sorted(found, key=lambda study: -study.steps)
+        self.all = sorted(found, key=lambda study: (-study.steps, -len(study.rows)))
         for name in ("claims_cpu", "bench_train", "bench_decode"):
             self.files[name] = load(self.folder / f"{name}.json")
 
-    def studies(self, files="evidence_*"):
-        """Those of which a file's name fits the pattern, the longest runs first."""
-        return [s for s in self.all if any(fnmatch.fnmatch(name, files) for name in s.files)]
+    def studies(self, where="evidence_*"):
+        """Those of which a file's name fits the pattern: the longest runs first, then the most.
+
+        A pattern may end in "@" and the number of steps: "evidence_25m*@1000".
+        """
+        files, _, steps = where.partition("@")
+        return [
+            study
+            for study in self.all
+            if any(fnmatch.fnmatch(name, files) for name in study.files)
+            and steps in ("", str(study.steps))
+        ]
 
     def equal_time(self, study, files):
         """Studies whose files fit the pattern, and that differ from this one only in their pace."""

@@ -223,7 +223,7 @@ def figures(judged, evidence):
     """{"worth_it": the README's figure, "gap_over_training": that of CLAIMS.md}."""
     from minidiff.look import worth  # matplotlib, which other commands do not need
 
-    (main,) = evidence.studies(MAIN)
+    main = evidence.studies(MAIN)[0]
     losses = {
         LABELS[name]: {lr: main.mean(name, "val_loss", lr) for lr in main.rates(name)}
         for name in PAIR
