@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes files like those of this folder, and models like the shipped pair, on a machine with a GPU.
 # Usage: bash notebooks/results/measure.sh PART...
-#   pair       the two models of notebooks/checkpoints (7 layers, 5.7M parameters)
+#   pair       the two models of notebooks/checkpoints (7 layers, 5.7M parameters): the median of three seeds
+#   small_pair the pair that was shipped before: one seed, fewer steps
 #   deep       the same with 12 thinner layers (5.4M)
 #   main       softmax (1.5h heads) and DIFF V2 at 25M parameters, six seeds
 #   variants   everything else at 25M, three seeds, one of V1; same file
@@ -26,14 +27,14 @@ compare() { $python -m minidiff compare --preset gpu --lr 3e-3 --out /tmp/runs "
 for part in "$@"; do
   case $part in
     pair)  # its results lie beside its runs first: weights that are gone must be made again
-      compare --seeds 0 --steps 1700 --n-layer 7 --n-embd 256 --n-head 4 --keep-weights \
-        --results /tmp/runs/evidence_5m.json
-      cp /tmp/runs/evidence_5m.json "$out/"
-      for name in diff_v2 softmax_1.5h; do
-        run=/tmp/runs/$name-D256-L7-1700x64-lr0.003-seed0
-        to=$out/$name
-        $python -c "from minidiff.runs import export_run; export_run('$run', '$to')"
-      done ;;
+      compare --lr 2e-3 --warmup-steps 300 --steps 6000 --n-layer 7 --n-embd 256 --n-head 4 \
+        --seeds 0 1 2 --keep-weights --probe-windows 64 --out /tmp/runs/pair \
+        --results /tmp/runs/evidence_pair.json
+      cp /tmp/runs/evidence_pair.json "$out/"
+      $python -m minidiff.study.shipped /tmp/runs/pair "$out" ;;
+    small_pair)
+      compare --seeds 0 --steps 1700 --n-layer 7 --n-embd 256 --n-head 4 \
+        --results "$out/evidence_5m.json" ;;
     deep)
       compare --seeds 0 --steps 1700 --n-layer 12 --n-embd 192 --n-head 4 --head-dim 48 --lrs 4e-3 \
         --results "$out/evidence_5m_deep.json" ;;
