@@ -148,7 +148,8 @@ CLAIMS = (
     ),
     Claim(
         "Q3", "the gain in loss lasts: it is there at the end of the longest runs", "this project",
-        Pairs("val_loss", rate="own", files=LONG), (Pairs("val_loss", files="evidence_5m*"),),
+        Pairs("val_loss", rate="own", files=LONG),
+        (Pairs("val_loss", files="evidence_pair*"), Pairs("val_loss", files="evidence_5m*")),
         command="measure.sh long", question="A lasting gain, in the longest runs?",
     ),
     Claim(
