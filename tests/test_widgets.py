@@ -213,7 +213,7 @@ def test_no_dot_hides_the_other():  # one flat map subtracted from a sharp one: 
     fig = widgets.rms_figure(n=64, gap1=4, gap2=0, lam=0.5)
     dots = [line for line in fig.axes[1].lines if len(line.get_xdata()) == 1]
     heights = [float(dot.get_ydata()[0]) for dot in dots]
-    assert heights[1] == pytest.approx(heights[0], rel=0.02)
+    assert heights[1] == pytest.approx(heights[0], rel=0.06)
     assert dots[0].get_markersize() > 1.5 * dots[1].get_markersize()  # the later one lies on top
 
 
