@@ -183,7 +183,8 @@ def unsolved(notebook, solution):
 def test_there_is_a_course():
     if not NOTEBOOKS:
         pytest.skip("there is no notebook in notebooks/ yet")
-    assert len({path.name.split("_")[0] for path in NOTEBOOKS}) == len(NOTEBOOKS), "two with one number"
+    numbers = {path.name.split("_")[0] for path in NOTEBOOKS}
+    assert len(numbers) == len(NOTEBOOKS), "two with one number"
     orphans = {path.name for path in SOLUTIONS} - {path.name for path in NOTEBOOKS}
     assert not orphans, f"solutions of no notebook: {orphans}"
 
