@@ -91,7 +91,7 @@ def compared_with_what(h=64, head_dim=128, n_embd=4096):
     ax.set_xscale("log", base=2)
     ax.set_xticks([1 / 64, 1 / 16, 1 / 4, 1], ["1/64", "1/16", "1/4", "1"])
     ax.set(xlabel="h_kv / h", ylabel="more or fewer weights (%)", xlim=(None, 3.6), ylim=(-34, 56))
-    ax.yaxis.set_major_formatter("{x:+g}")
+    ax.yaxis.set_major_formatter(lambda y, _: f"{y:+g}" if y else "0")
     ax.set_title(f"Attention weights of DIFF V2 against softmax (h = {h}, d = {head_dim})")
     return fig
 
