@@ -190,17 +190,17 @@ def head_by_position(heads):
 
 
 @styled
-def theorem_and_heads(tables, sink=0.3):
-    """Every head's RMS, theorem across, measured up: label -> probe()'s rows; crosses: sinks."""
+def theorem_and_heads(tables, most=3):
+    """Each head's RMS, theorem across, measured up: label -> probe(); crosses: most on BOS."""
     fig, axes = plt.subplots(1, len(tables), figsize=(13, 6), sharex=True, sharey=True)
     for ax, (label, table) in zip(axes, tables.items(), strict=True):
-        for has_sink, look in ((False, {}), (True, {"marker": "X", "color": "black", "s": 160})):
-            rows = [row for row in table if (row["first_share_eff"] > sink) == has_sink]
+        by_share = sorted(table, key=lambda row: row["first_share_eff"])
+        cross = {"marker": "X", "color": "black", "s": 160, "label": "most weight on BOS"}
+        for rows, look in ((by_share[:-most], {}), (by_share[-most:], cross)):
             x, y = [r["rms_expected"] for r in rows], [r["rms"] for r in rows]
             ax.scatter(x, y, **({"color": colour(label), "s": 90, "edgecolor": "white"} | look))
         ax.axline((0, 0), slope=1, **plots.DASHED)
         ax.set(title=label, xlabel="theorem", xlim=(0, None), ylim=(0, None))
-    axes[0].scatter([], [], marker="X", s=160, color="black", label=f"more than {sink:.0%} on BOS")
     axes[0].set_ylabel("measured context RMS")
     axes[0].legend(loc="upper left")
     return fig
