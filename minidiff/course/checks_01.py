@@ -158,7 +158,7 @@ def saving(limit, h_kv):
     expect(h_kv == int(h_kv) and h_kv > 0 and 32 % h_kv == 0, "Your h_kv must divide 32.")
     expect(h_kv <= 32 * limit, f"The limit is right, and {h_kv:.0f}/32 is above it.")
     expect(2 * h_kv > 32 * limit, "The limit is right; a larger divisor of 32 is below it, too.")
-    return "In between lies no divisor."
+    return "No other divisor lies between it and the limit."
 
 
 @checks

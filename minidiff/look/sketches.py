@@ -178,7 +178,7 @@ def head_by_position(heads):
         for curve, (label, look) in zip(curves, looks.items(), strict=True):
             square = np.asarray(curve) ** 2  # (T,); a bin of position + 1 shows its mean
             bins = [square[a - 1 : b - 1].mean() ** 0.5 for a, b in itertools.pairwise(edges)]
-            middle = [(a + b - 1) / 2 for a, b in itertools.pairwise(edges)]
+            middle = [(a + b - 1) // 2 for a, b in itertools.pairwise(edges)]
             ax.plot(middle, bins, label=label, **({"color": colour(title)} | look))
         ax.set(xscale="log", yscale="log", xlabel="n = position + 1", title=title)
         ax.set_xticks((1, 4, 16, 64, 256), ("1", "4", "16", "64", "256"))
