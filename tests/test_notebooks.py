@@ -81,7 +81,7 @@ def outputs(notebook):
 
 
 def pictures(notebook):
-    explorers = ("rms_explorer", "cost_explorer", "map_explorer")
+    explorers = ("difference_explorer", "rms_explorer", "cost_explorer", "map_explorer")
     for i, cell in code_cells(notebook):
         found = [name for name, _ in calls(tree(cell))]
         shows = found.count("plt.show") + sum(name.endswith(explorers) for name in found)
