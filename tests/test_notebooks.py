@@ -179,7 +179,12 @@ def unsolved(notebook, solution):
 
 # ---- Notebooks that teach to a clock -------------------------------------------------------------
 
-CONVERTED = {"00_start_here": 1500}  # by the rules below -> words that it may have
+CONVERTED = {  # by the rules below -> words that it may have
+    "00_start_here": 1500,
+    "01_differential_attention": 3000,
+    "02_context_rms": 3000,
+    "02b_trained_heads_and_v1": 2000,
+}
 WORDS_PER_MINUTE, LINES_PER_MINUTE = 200, 15  # read, of text and of code
 
 
