@@ -164,9 +164,19 @@ def test_attention_compiles_without_a_graph_break():
         assert_close(compiled(q, k, v, logit, backend=backend), diff_attention(q, k, v, logit))
 
 
+def test_the_compiler_asks_for_a_package_and_does_not_trace_its_import():
+    """torch.compiler.assume_constant_result, without the decorator: a private name of PyTorch's."""
+
+    def function(x):
+        return x if packages.why_missing("a_package_nobody_has") else x + 1
+
+    x = torch.zeros(2)
+    assert_close(torch.compile(function, fullgraph=True, backend="eager")(x), x)
+
+
 def test_every_backend_says_whether_it_can_run_and_why():
     report = minidiff.available_backends("cpu")
-    assert set(report) == {"naive", "sdpa", "flash", "flash2", "flash4"}
+    assert set(report) == {"naive", "sdpa", "flash", "flash2", "flash4", "pair"}
     assert report["naive"].startswith("ready") and report["sdpa"].startswith("ready")
     assert report["flash"].startswith("cannot run") and "GPU" in report["flash"]
 
@@ -182,7 +192,7 @@ def test_flash_attn_runs_only_at_head_sizes_where_it_was_right(monkeypatch):
     """On a Hopper GPU with both packages; at 72 (sink_logit) their numbers were wrong."""
     hopper = SimpleNamespace(major=9, minor=0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: hopper)
-    monkeypatch.setattr(packages, "installed", lambda module: module)  # as if it were
+    monkeypatch.setattr(packages, "why_missing", lambda module: None)  # as if it were there
 
     def chosen(backend, d):
         q = SimpleNamespace(is_cuda=True, device="cuda", dtype=torch.bfloat16, shape=(1, 1, 1, d))

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from minidiff import theory
-from minidiff.attention import PLAIN, choose
+from minidiff.attention import PAIR, PLAIN, choose
 from minidiff.bench import tools
 from minidiff.bench.figures import draw_train
 from minidiff.model import GPT, GPTConfig
@@ -27,6 +27,9 @@ SIZES = {  # name: (the model of DIFF V2, sequences in a step)
 }  # fmt: skip
 
 
+OTHER_WAYS = ("two_steps", "published")
+
+
 @dataclass(frozen=True)
 class TrainBench:
     """Whole training steps of DIFF V2 and of what it is compared with, interleaved."""
@@ -34,9 +37,10 @@ class TrainBench:
     out: str = "runs/bench/train.json"  # the results; the figure goes beside them
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
     sizes: tuple[str, ...] = ("25m", "350m", "1b_layers")  # names in bench/train.py: SIZES
-    # names in variants, and "published": DIFF V2 by flash-attn 2 with nothing compiled
+    # names in variants, and DIFF V2 in two other ways: "two_steps", without the kernel for a pair,
+    # and "published", by flash-attn 2 with nothing compiled
     variants: tuple[str, ...] = (
-        "softmax_1.5h", "diff_v2", "published", "softmax_h", "softmax_2h", "diff_v1",
+        "softmax_1.5h", "diff_v2", "two_steps", "published", "softmax_h", "softmax_2h", "diff_v1",
     )  # fmt: skip
     backend: str = "auto"  # how all but "published" compute attention
     compile: str = "blocks"  # blocks, model or none
@@ -58,7 +62,7 @@ def train(config=None):
     """
     config = config or tools.defaults(TrainBench)
     tools.check_names("size", config.sizes, SIZES)
-    tools.check_names("variant", config.variants, [*VARIANTS, "published"])
+    tools.check_names("variant", config.variants, [*VARIANTS, *OTHER_WAYS])
     tools.check_names("compile", [config.compile], ["blocks", "model", "none"])
     device = pick_device(config.device)
     columns = ("size:9 variant:12 backend:7 compile:7 ms:8 tokens_per_s:12 tflops:7 mfu:6 "
@@ -95,13 +99,10 @@ def train(config=None):
 
 def _prepare(config, device, size, name):
     """Build and warm up a model: (a function that makes one training step, facts for its row)."""
-    (shape, batch), published = SIZES[size], name == "published"
-    shape = variant(shape, "diff_v2" if published else name)
-    backend = "flash2" if published and device.type == "cuda" else config.backend
-    how = "none" if published else config.compile
+    shape, batch = SIZES[size]
+    shape = variant(shape, "diff_v2" if name in OTHER_WAYS else name)
+    backend, how = _way(config, device, name, shape)
     baseline = torch.cuda.memory_allocated() if device.type == "cuda" else None
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    example = torch.empty(1, 1, 1, shape.head_dim, device=device, dtype=dtype)
     torch.manual_seed(0)
     with device:
         model = GPT(dataclasses.replace(shape, backend=backend))
@@ -123,10 +124,26 @@ def _prepare(config, device, size, name):
         row["peak_gb"] = tools.peak_gb(step, baseline)
     return step, row | {
         "size": size, "variant": name, "compile": how,
-        "backend": choose(PLAIN, backend, example, example, example).name,
+        "backend": _kernel(PAIR if shape.attention == "diff_v2" else PLAIN, backend, device, shape),
         "params": sum(p.numel() for p in model.parameters()),
         "flops_per_token": flops_per_token(model), "tokens_per_step": batch * shape.block_size,
     }  # fmt: skip
+
+
+def _way(config, device, name, shape):
+    """(backend, how to compile) of a variant."""
+    if name == "published":
+        return ("flash2" if device.type == "cuda" else config.backend), "none"
+    if name == "two_steps":
+        return _kernel(PLAIN, config.backend, device, shape), config.compile
+    return config.backend, config.compile
+
+
+def _kernel(operation, backend, device, shape):
+    """The name of the kernel that computes attention in training."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    q = torch.empty(1, 1, 1, shape.head_dim, device=device, dtype=dtype)
+    return (choose(operation, backend, q, q, q) or choose(PLAIN, backend, q, q, q)).name
 
 
 def flops_per_token(model):

@@ -7,21 +7,22 @@ fails. Both are imported at first use.
 
 import torch
 
-from minidiff.fast.packages import installed
-
 # ---- flash-attn 2 ------------------------------------------------------------------------------
 
 
 def flash2(q, k, v, causal):
     """(B, T, H, d), (B, S, h_kv, d) x 2 -> (B, T, H, d), by flash-attn 2."""
-    return installed("flash_attn").flash_attn_func(q, k, v, causal=causal)
+    from flash_attn import flash_attn_func
+
+    return flash_attn_func(q, k, v, causal=causal)
 
 
 def flash2_cached(q, k_cache, v_cache, n_keys):
     """The same over the first n_keys positions of a cache; reads only those."""
+    from flash_attn import flash_attn_with_kvcache
+
     n_keys = n_keys.expand(q.shape[0]).contiguous()  # (B,)
-    attend = installed("flash_attn").flash_attn_with_kvcache
-    return attend(q, k_cache, v_cache, cache_seqlens=n_keys, causal=True)
+    return flash_attn_with_kvcache(q, k_cache, v_cache, cache_seqlens=n_keys, causal=True)
 
 
 # ---- flash-attn 4, wrapped as one operator so that torch.compile need not look inside ----------
@@ -31,8 +32,9 @@ def flash2_cached(q, k_cache, v_cache, n_keys):
 def _flash4_forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    forward = installed("flash_attn.cute.interface")._flash_attn_fwd
-    return forward(q, k, v, causal=causal, return_lse=True)[:2]
+    from flash_attn.cute.interface import _flash_attn_fwd
+
+    return _flash_attn_fwd(q, k, v, causal=causal, return_lse=True)[:2]
 
 
 @_flash4_forward.register_fake
@@ -46,8 +48,9 @@ def _flash4_backward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
     out: torch.Tensor, grad: torch.Tensor, lse: torch.Tensor, causal: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    backward = installed("flash_attn.cute.interface")._flash_attn_bwd
-    return backward(q, k, v, out, grad.contiguous(), lse, causal=causal)[:3]
+    from flash_attn.cute.interface import _flash_attn_bwd
+
+    return _flash_attn_bwd(q, k, v, out, grad.contiguous(), lse, causal=causal)[:3]
 
 
 @_flash4_backward.register_fake

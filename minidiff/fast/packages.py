@@ -4,26 +4,32 @@ import importlib
 
 import torch
 
-_FOUND = {}  # module -> what installed() answers; a dict, which torch.compile can look into
+_TRIED = {}  # module -> None, or why it could not be imported
 
 
-def installed(module):
-    """The imported module, or the error that says why it cannot be imported."""
-    if module not in _FOUND:
+def why_missing(module):
+    """None where the module can be imported, else the error."""
+    if module not in _TRIED:
         try:
-            _FOUND[module] = importlib.import_module(module)
+            importlib.import_module(module)
+            _TRIED[module] = None
         except (ImportError, OSError, AttributeError) as error:  # OSError: built for another CUDA
-            _FOUND[module] = error
-    return _FOUND[module]
+            _TRIED[module] = str(error)
+    return _TRIED[module]
 
 
-def needs(module, package, capability, head_sizes, one_query=False):
+# What torch.compiler.assume_constant_result does: ask while compiling, do not trace. The decorator
+# itself would import the compiler, which takes more than a second of every start.
+why_missing._dynamo_marked_constant = True
+
+
+def needs(module, package, capability, head_sizes, fits=lambda q, k: None):
     """A can_run(q, k, v) for a kernel of a package: None, or the reason why not and the fix.
 
     Args:
         module: what is imported. package: what pip installs.
         capability: the lowest compute capability (major, minor) of the GPU.
-        head_sizes: those that were tested. one_query: only for T = 1.
+        head_sizes: those that were tested. fits: None, or why the shapes of q and k do not.
     """
 
     def can_run(q, k, v):
@@ -33,14 +39,12 @@ def needs(module, package, capability, head_sizes, one_query=False):
         if (gpu.major, gpu.minor) < capability:
             lowest = f"{capability[0]}.{capability[1]}"
             return f"it needs compute capability {lowest}; use backend='sdpa'"
-        if isinstance(installed(module), Exception):
-            return f"{installed(module)}; pip install {package}, or use backend='sdpa'"
+        if why := why_missing(module):
+            return f"{why}; pip install {package}, or use backend='sdpa'"
         if q.dtype not in (torch.bfloat16, torch.float16):
             return f"it needs bfloat16 or float16, not {q.dtype}; cast, or use backend='sdpa'"
         if q.shape[-1] not in head_sizes:
             return f"at head size {q.shape[-1]} it is untested or wrong; use backend='sdpa'"
-        if one_query and q.shape[1] != 1:
-            return "it is for one query"
-        return None
+        return fits(q, k)
 
     return can_run
