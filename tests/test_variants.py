@@ -95,7 +95,11 @@ def formula(name, attn, q, k, v, x):
         "sink_logit": lambda i: soft(i, sink=attn.sink_logit[i]),
         "gated": lambda i: soft(i) * gate(i, d),
         "gated_headwise": lambda i: soft(i) * gate(i, 1),
-    }[name]
+        "sparse_softmax": soft,  # within one block; over several of them: tests/test_sparse.py
+    }
+    for share in ("pair", "head", "a1", "group"):
+        head[f"sparse_{share}"] = head["diff_v2"]
+    head = head[name]
     return [head(i) for i in range(h)]
 
 

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from minidiff import GPT, GPTConfig, attention, differential
 from minidiff.model import ATTENTION, DiffV2Attention, rope_table
 from minidiff.variants import VARIANTS, parameter_counts, start_constructed, variant
+from minidiff.variants.sparse import SHARES
 from minidiff.variants.v1 import DiffV1Attention, DiffV1NoNormAttention
 
 # ---- Known mistakes ----------------------------------------------------------------------------
@@ -84,6 +85,7 @@ def test_pairing_across_groups_is_a_relabelling_only_if_h_kv_is_one(h_kv):
 
 
 PER_TOKEN = {"diff_v2", "diff_halves", "diff_no_sigmoid", "gated", "gated_headwise"}
+PER_TOKEN |= {f"sparse_{share}" for share in SHARES}
 
 
 @every_attention
@@ -224,7 +226,9 @@ def test_parameter_counts_are_the_closed_forms(name, h, h_kv, d, D):
         "gated_headwise": h * D,
         "softmax": 0,
         "off_by_one": 0,
+        "sparse_softmax": 0,
     }
+    more |= {f"sparse_{share}": more["diff_v2"] for share in SHARES}
     config = dataclasses.replace(
         TINY, attention=name, n_head=h, n_kv_head=h_kv, head_dim=d, n_embd=D
     )
@@ -248,7 +252,8 @@ def test_variants_are_sized_by_heads():
     heads = {name: variant(TINY, name).n_head for name in VARIANTS}
     assert heads.pop("softmax_2h") == heads.pop("softmax_2h_start") == 16
     wider = {"softmax_1.5h", "diff_v1", "diff_v1_no_norm", "off_by_one", "sink_logit"}
-    assert heads == {n: 12 if n in wider | {"gated_headwise"} else 8 for n in heads}
+    wider |= {"gated_headwise", "sparse_softmax"}
+    assert heads == {n: 12 if n in wider else 8 for n in heads}
     assert variant(TINY, "diff_v2") == TINY
     same = ("n_layer", "n_kv_head", "head_dim", "n_embd", "block_size", "vocab_size", "backend")
     for name in VARIANTS:
