@@ -1,0 +1,88 @@
+"""Sparse attention on a trained dense model: what does each way to choose blocks lose? (claim 15)
+
+    found = sparsity(model, text, "pair", block=32, top_k=4)    # plain numbers
+    retrieval(sparse_twin(model, "pair", 32, 4))                # what it can still recall
+
+Nothing is trained: the same weights see fewer keys.
+"""
+
+import dataclasses
+
+import torch
+
+from minidiff.model import GPT
+from minidiff.study.retrieval import predictions
+from minidiff.variants.sparse import choose_blocks, visible
+
+
+def sparse_twin(model, share, block=32, top_k=4):
+    """The same weights with attention over chosen blocks.
+
+    Args:
+        model: a GPT with attention "diff_v2", or "softmax" (then share is "head" or "group").
+        share, block, top_k: as in :func:`minidiff.variants.sparse.choose_blocks`.
+    """
+    dense = model.config.attention
+    if dense not in ("diff_v2", "softmax"):
+        raise ValueError(f"attention={dense!r}: only diff_v2 and softmax have a sparse twin")
+    if dense == "softmax" and share not in ("head", "group"):
+        raise ValueError(f"share={share!r}: softmax has no pairs of heads; use head or group")
+    name = f"sparse_{share}" if dense == "diff_v2" else "sparse_softmax"
+    twin = GPT(dataclasses.replace(model.config, attention=name))
+    twin.load_state_dict(model.state_dict())
+    for layer in twin.blocks:
+        layer.attn.block, layer.attn.top_k, layer.attn.share = block, top_k, share
+    return twin.to(model.embed.weight).eval()
+
+
+def sparsity(model, text, share, *, block=32, top_k=4):
+    """What a choice keeps, on text (N, T), T > top_k * block; mean over layers, heads and queries.
+
+    Only queries with more than top_k blocks to choose from count, but for the loss.
+
+    Returns:
+        keys_seen: share of the causal keys that a head sees.
+        mass_kept: share of the dense softmax maps on them (both branches of DIFF V2).
+        supports_differ: share of (pair, query) whose two heads see different keys; DIFF V2 only.
+        map_change: sum |sparse - dense| over the sum |dense| of the map that multiplies the values,
+            at the inputs that the dense model has.
+        loss, loss_dense: nats per token, and their difference loss_change, with its standard error
+            over the windows.
+    """
+    T = text.shape[1]
+    if top_k * block >= T:
+        raise ValueError(f"text of {T} tokens is seen whole by {top_k} blocks of {block}")
+    twin, columns = sparse_twin(model, share, block, top_k), {}
+    for row in text:
+        for name, value in _layers(model, twin, row[None], block, top_k, share):
+            columns.setdefault(name, []).append(value)
+    found = {name: torch.stack(values).mean().item() for name, values in columns.items()}
+    dense, sparse = (predictions(net, text, T - 1)[0].mean(1) for net in (model, twin))  # (N,)
+    change = sparse - dense
+    found |= {"loss": sparse.mean().item(), "loss_dense": dense.mean().item()}
+    error = change.std().item() / len(change) ** 0.5
+    return found | {"loss_change": change.mean().item(), "loss_change_se": error}
+
+
+@torch.no_grad()
+def _layers(model, twin, idx, block, top_k, share):
+    """(name, value) of every layer, while the dense model runs on one sequence (1, T)."""
+    device = model.embed.weight.device
+    T, x = idx.shape[1], model.embed(idx.to(device))
+    rope, position = model.rope[:T], torch.arange(T, device=device)
+    late = slice(top_k * block, None)  # queries that must leave a block out
+    for layer, sparse in zip(model.blocks, twin.blocks, strict=True):
+        normed = layer.attn_norm(x)
+        q, k, _ = layer.attn.qkv(normed, rope)
+        chosen = choose_blocks(q, k, position, block=block, top_k=top_k, share=share)
+        mask = visible(chosen, position, block, T)
+        mask = mask.repeat_interleave(q.shape[2] // mask.shape[1], dim=1)[
+            :, :, late
+        ]  # (1, H, ., T)
+        yield "keys_seen", (mask.sum(-1) / (position[late] + 1)).mean()
+        yield "mass_kept", (layer.attn.branches(q, k)[:, :, late] * mask).sum(-1).mean()
+        if len(mask[0]) == 2 * model.config.n_head:
+            yield "supports_differ", (mask[:, 0::2] != mask[:, 1::2]).any(-1).float().mean()
+        dense, ours = (net.attn.weights(q, k, normed)[:, :, late] for net in (layer, sparse))
+        yield "map_change", ((ours - dense).abs().sum(-1) / dense.abs().sum(-1)).mean()
+        x = layer(x, rope)
