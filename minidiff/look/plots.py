@@ -51,6 +51,8 @@ COLOURS = {  # keys: the names in minidiff.variants
     "sparse_head": "#9F03D7",
     "sparse_a1": "#D6D66B",
     "sparse_group": "#D50787",
+    "yoco_softmax": "#03D7C8",
+    "yoco_diff_v2": "#28C602",
 }
 SIGNED = plt.get_cmap("RdBu_r").with_extremes(bad="#ececec")  # red adds, blue takes away
 DOT = {"marker": "o", "markeredgecolor": "white"}
