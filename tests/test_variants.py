@@ -98,6 +98,7 @@ def formula(name, attn, q, k, v, x):
         "sparse_softmax": soft,  # within one block; over several of them: tests/test_sparse.py
     }
     head["yoco_softmax"], head["yoco_diff_v2"] = soft, head["diff_v2"]  # its layer in the middle
+    head["moe_softmax"], head["moe_diff_v2"] = soft, head["diff_v2"]  # another MLP: test_moe.py
     for share in ("pair", "head", "a1", "group"):
         head[f"sparse_{share}"] = head["diff_v2"]
     head = head[name]

@@ -53,6 +53,8 @@ COLOURS = {  # keys: the names in minidiff.variants
     "sparse_group": "#D50787",
     "yoco_softmax": "#03D7C8",
     "yoco_diff_v2": "#28C602",
+    "moe_softmax": "#6B53B8",
+    "moe_diff_v2": "#00730A",
 }
 SIGNED = plt.get_cmap("RdBu_r").with_extremes(bad="#ececec")  # red adds, blue takes away
 DOT = {"marker": "o", "markeredgecolor": "white"}
