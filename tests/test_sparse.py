@@ -242,6 +242,12 @@ def test_flex_attention_sees_what_was_chosen(T, block, share):
     assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_tile_is_loaded_where_any_of_its_queries_chose_any_of_its_blocks():
+    chosen = torch.zeros(1, 1, 300, 10, dtype=torch.bool)  # blocks of 32 keys: 4 in a tile
+    chosen[0, 0, 130, 3] = chosen[0, 0, 131, 4] = chosen[0, 0, 299, 9] = True
+    assert sparse.tiles_of(chosen, 32)[0, 0].int().tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 1]]
+
+
 def test_flex_attention_says_where_it_cannot_run():
     q, k, v = draw(8, 1, 1)
     assert "no gradient on cpu" in sparse._flex_can_run(q, k, v)

@@ -38,6 +38,7 @@ def test_numbers_lie_where_they_must(model, text, share):
     found = sparsity(model, text, share, block=16, top_k=3)
     assert json.loads(json.dumps(found)) == found
     assert 48 / 160 - 16 / 160 < found["keys_seen"] < 48 / 49
+    assert found["tiles_loaded"] == 1  # 160 tokens are three causal tiles: 48 keys are in each
     assert 0 < found["mass_kept"] < 1 and found["map_change"] > 0
     assert (found["supports_differ"] > 0) == (share == "head")
     assert found["loss_change"] == pytest.approx(found["loss"] - found["loss_dense"])

@@ -12,7 +12,7 @@ import torch
 
 from minidiff.model import GPT
 from minidiff.study.retrieval import predictions
-from minidiff.variants.sparse import choose_blocks, visible
+from minidiff.variants.sparse import choose_blocks, tiles_of, visible
 
 
 def sparse_twin(model, share, block=32, top_k=4):
@@ -43,6 +43,8 @@ def sparsity(model, text, share, *, block=32, top_k=4):
     Returns:
         keys_seen: share of the causal keys that a head sees.
         mass_kept: share of the dense softmax maps on them (both branches of DIFF V2).
+        tiles_loaded: share of the causal tiles of 128 queries and 128 keys in which any query
+            sees a key: what flex_attention computes.
         supports_differ: share of (pair, query) whose two heads see different keys; DIFF V2 only.
         map_change: sum |sparse - dense| over the sum |dense| of the map that multiplies the values,
             at the inputs that the dense model has.
@@ -75,6 +77,8 @@ def _layers(model, twin, idx, block, top_k, share):
         normed = layer.attn_norm(x)
         q, k, _ = layer.attn.qkv(normed, rope)
         chosen = choose_blocks(q, k, position, block=block, top_k=top_k, share=share)
+        tiles = tiles_of(chosen, block)  # (1, G, T / 128, T / 128)
+        yield "tiles_loaded", tiles.sum() / torch.ones_like(tiles).tril().sum()
         mask = visible(chosen, position, block, T)
         mask = mask.repeat_interleave(q.shape[2] // mask.shape[1], dim=1)[
             :, :, late

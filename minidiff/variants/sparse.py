@@ -114,10 +114,7 @@ def _flex(q, k, v, chosen, position, block):
     def mask_mod(b, h, i, j):  # repeats the choice: inside a tile the queries differ
         return chosen[b, h // share, i, j // block] & (j <= i)
 
-    blocks = TILE // block  # of keys in a tile
-    tiles = F.pad(chosen, (0, -chosen.shape[3] % blocks, 0, -chosen.shape[2] % TILE))
-    tiles = tiles.unflatten(3, (-1, blocks)).any(4).unflatten(2, (-1, TILE)).any(3)
-    tiles = tiles.repeat_interleave(share, dim=1)  # (B, H, T / TILE, S / TILE)
+    tiles = tiles_of(chosen, block).repeat_interleave(share, dim=1)  # (B, H, T / TILE, S / TILE)
     count = tiles.sum(-1, dtype=torch.int32)
     order = tiles.int().argsort(dim=-1, descending=True, stable=True).int()  # chosen ones first
     lengths = (q.shape[1], k.shape[1])
@@ -126,6 +123,13 @@ def _flex(q, k, v, chosen, position, block):
     )
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, d)
     return _compiled_flex()(q, k, v, block_mask=mask, enable_gqa=True).transpose(1, 2)
+
+
+def tiles_of(chosen, block):
+    """Tiles that hold a chosen block: (B, G, T, n) -> (B, G, T / TILE, n * block / TILE) bool."""
+    blocks = TILE // block  # of keys in a tile
+    tiles = F.pad(chosen, (0, -chosen.shape[3] % blocks, 0, -chosen.shape[2] % TILE))
+    return tiles.unflatten(3, (-1, blocks)).any(4).unflatten(2, (-1, TILE)).any(3)
 
 
 @functools.cache
