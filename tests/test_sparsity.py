@@ -1,14 +1,16 @@
 """What sparse attention keeps of a trained model: the numbers against their definitions."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from minidiff import GPT, GPTConfig, load_pretrained
 from minidiff.data import encode
-from minidiff.study.sparsity import sparse_twin, sparsity
+from minidiff.study.sparsity import Study, sparse_twin, sparsity
 
 TINY = GPTConfig(n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=16, block_size=64)
 TEXT = "".join(f"def area_{i}(width, height):\n    return width * height + {i}\n" for i in range(9))
@@ -72,3 +74,27 @@ def test_a_text_that_is_seen_whole_is_refused(model, text):
         sparsity(model, text, "pair", block=16, top_k=10)
     with pytest.raises(ValueError, match="'gated': only diff_v2 and softmax"):
         sparse_twin(GPT(GPTConfig(attention="gated", n_layer=1)), "head")
+
+
+@pytest.mark.parametrize("prompts", [0, 2])
+def test_a_study_measures_every_choice_of_every_model(tmp_path, prompts):
+    text, out, folders = tmp_path / "text.py", tmp_path / "out" / "rows.json", []
+    text.write_text(TEXT * 20)
+    for attention in ("diff_v2", "softmax"):
+        model = GPT(dataclasses.replace(TINY, attention=attention, block_size=80))
+        folders.append(tmp_path / attention)
+        folders[-1].mkdir()
+        settings = json.dumps({"model": dataclasses.asdict(model.config)})
+        (folders[-1] / "config.json").write_text(settings)
+        save_file(model.state_dict(), folders[-1] / "model.safetensors")
+    study = Study(
+        tuple(folders), out, str(text), windows=2, budgets=((16, 2),), prompts=prompts, device="cpu"
+    )
+    rows = study.run()
+    assert json.loads(out.read_text()) == rows
+    assert [(row["attention"], row["share"]) for row in rows] == [
+        *(("diff_v2", s) for s in ("dense", "head", "pair", "a1", "group")),
+        *(("softmax", s) for s in ("dense", "head", "group")),
+    ]
+    assert all(0.3 < row["keys_seen"] < 1 for row in rows if row["share"] != "dense")
+    assert all(("recall_4" in row) == bool(prompts) for row in rows)

@@ -4,15 +4,23 @@
     retrieval(sparse_twin(model, "pair", 32, 4))                # what it can still recall
 
 Nothing is trained: the same weights see fewer keys.
+
+    python -m minidiff.study.sparsity RUN_FOLDER ... --out results.json    # all choices, both
 """
 
 import dataclasses
+import json
+from pathlib import Path
 
 import torch
+import tyro
 
+from minidiff.data import open_data
 from minidiff.model import GPT
-from minidiff.study.retrieval import predictions
-from minidiff.variants.sparse import choose_blocks, tiles_of, visible
+from minidiff.runs import load_run, replace_file
+from minidiff.study.retrieval import predictions, retrieval
+from minidiff.train import pick_device
+from minidiff.variants.sparse import SHARES, TILE, choose_blocks, tiles_of, visible
 
 
 def sparse_twin(model, share, block=32, top_k=4):
@@ -77,8 +85,9 @@ def _layers(model, twin, idx, block, top_k, share):
         normed = layer.attn_norm(x)
         q, k, _ = layer.attn.qkv(normed, rope)
         chosen = choose_blocks(q, k, position, block=block, top_k=top_k, share=share)
-        tiles = tiles_of(chosen, block)  # (1, G, T / 128, T / 128)
-        yield "tiles_loaded", tiles.sum() / torch.ones_like(tiles).tril().sum()
+        if TILE % block == 0:
+            tiles = tiles_of(chosen, block)  # (1, G, T / 128, T / 128)
+            yield "tiles_loaded", tiles.sum() / torch.ones_like(tiles).tril().sum()
         mask = visible(chosen, position, block, T)
         mask = mask.repeat_interleave(q.shape[2] // mask.shape[1], dim=1)[
             :, :, late
@@ -90,3 +99,48 @@ def _layers(model, twin, idx, block, top_k, share):
         dense, ours = (net.attn.weights(q, k, normed)[:, :, late] for net in (layer, sparse))
         yield "map_change", ((ours - dense).abs().sum(-1) / dense.abs().sum(-1)).mean()
         x = layer(x, rope)
+
+
+@dataclasses.dataclass
+class Study:
+    """Every way to choose, on trained models: what it keeps, its loss, what it can recall."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]  # of runs with DIFF V2 or softmax
+    out: Path = Path("runs/sparsity.json")  # grows row by row; dense models have a row, too
+    data: str = "python"  # validation text, as for training
+    windows: int = 32  # of it, block_size long
+    budgets: tuple[tuple[int, int], ...] = ((32, 4), (32, 8), (128, 2))  # block, top_k
+    prompts: int = 512  # of each recall task; 0 leaves retrieval out
+    device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
+
+    def run(self):
+        """Measure and write; returns the rows."""
+        rows = []
+        for folder in self.folders:
+            model = load_run(folder, pick_device(self.device))
+            c, about = model.config, {"run": folder.name, "attention": model.config.attention}
+            text, _ = next(
+                open_data(self.data, c.vocab_size, c.block_size).val.fixed_batches(
+                    1, self.windows, c.block_size
+                )
+            )
+            self._add(rows, about | {"share": "dense"} | self._retrieval(model))
+            shares = SHARES if c.attention == "diff_v2" else ("head", "group")
+            for (block, top_k), share in ((b, s) for b in self.budgets for s in shares):
+                row = about | {"share": share, "block": block, "top_k": top_k}
+                row |= sparsity(model, text, share, block=block, top_k=top_k)
+                self._add(rows, row | self._retrieval(sparse_twin(model, share, block, top_k)))
+        return rows
+
+    def _retrieval(self, model):
+        return retrieval(model, prompts=self.prompts) if self.prompts else {}
+
+    def _add(self, rows, row):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(self.out, lambda path: path.write_text(json.dumps(rows, indent=1) + "\n"))
+
+
+if __name__ == "__main__":
+    tyro.cli(Study).run()
