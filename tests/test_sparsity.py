@@ -90,8 +90,9 @@ def test_a_study_measures_every_choice_of_every_model(tmp_path, prompts):
     study = Study(
         tuple(folders), out, str(text), windows=2, budgets=((16, 2),), prompts=prompts, device="cpu"
     )
-    rows = study.run()
-    assert json.loads(out.read_text()) == rows
+    found = study.run()
+    assert json.loads(out.read_text()) == found and found["torch"] == torch.__version__
+    rows = found["rows"]
     assert [(row["attention"], row["share"]) for row in rows] == [
         *(("diff_v2", s) for s in ("dense", "head", "pair", "a1", "group")),
         *(("softmax", s) for s in ("dense", "head", "group")),

@@ -9,7 +9,10 @@ Nothing is trained: the same weights see fewer keys.
 """
 
 import dataclasses
+import datetime
 import json
+import shlex
+import sys
 from pathlib import Path
 
 import torch
@@ -114,32 +117,40 @@ class Study:
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
 
     def run(self):
-        """Measure and write; returns the rows."""
-        rows = []
+        """Measure and write; returns what the file holds."""
+        device = pick_device(self.device)
+        self.found = {
+            "command": shlex.join(["python", *sys.orig_argv[1:]]),
+            "date": str(datetime.date.today()),
+            "machine": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+            "torch": torch.__version__,
+            "rows": [],
+        }
         for folder in self.folders:
-            model = load_run(folder, pick_device(self.device))
+            model = load_run(folder, device)
             c, about = model.config, {"run": folder.name, "attention": model.config.attention}
             text, _ = next(
                 open_data(self.data, c.vocab_size, c.block_size).val.fixed_batches(
                     1, self.windows, c.block_size
                 )
             )
-            self._add(rows, about | {"share": "dense"} | self._retrieval(model))
+            self._add(about | {"share": "dense"} | self._retrieval(model))
             shares = SHARES if c.attention == "diff_v2" else ("head", "group")
             for (block, top_k), share in ((b, s) for b in self.budgets for s in shares):
                 row = about | {"share": share, "block": block, "top_k": top_k}
                 row |= sparsity(model, text, share, block=block, top_k=top_k)
-                self._add(rows, row | self._retrieval(sparse_twin(model, share, block, top_k)))
-        return rows
+                self._add(row | self._retrieval(sparse_twin(model, share, block, top_k)))
+        return self.found
 
     def _retrieval(self, model):
         return retrieval(model, prompts=self.prompts) if self.prompts else {}
 
-    def _add(self, rows, row):
-        rows.append(row)
+    def _add(self, row):
+        self.found["rows"].append(row)
         print(json.dumps(row), flush=True)
+        text = json.dumps(self.found, indent=1) + "\n"
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.out, lambda path: path.write_text(json.dumps(rows, indent=1) + "\n"))
+        replace_file(self.out, lambda path: path.write_text(text))
 
 
 if __name__ == "__main__":
