@@ -26,6 +26,7 @@ from minidiff.attention import PLAIN, SDPA, Kernel, choose, differential
 from minidiff.model import DiffV2Attention, SoftmaxAttention, register
 
 SHARES = ("head", "pair", "a1", "group")
+LONG = 8192  # from here on flex_attention also serves a pass without gradients
 TILE = 128  # flex_attention's: on Hopper its gradient takes no smaller one
 
 # ---- Which blocks ------------------------------------------------------------------------------
@@ -144,6 +145,8 @@ def _flex_can_run(q, k, v):
         return f"flex_attention has no gradient on {q.device.type}; use backend='sdpa'"
     if q.shape[1] != k.shape[1]:
         return "it is for whole sequences, not for a cache; use backend='sdpa'"
+    if not torch.is_grad_enabled() and q.shape[1] < LONG:  # every length compiles anew
+        return f"below T={LONG} it compiles for longer than one pass takes; use backend='sdpa'"
     return None
 
 
