@@ -85,6 +85,10 @@ class SoftmaxAttention(nn.Module):
 
     query_heads_per_head = 1
 
+    @classmethod
+    def blocks(cls, config):  # of a whole model, which a variant may change: yoco.py, moe.py
+        return [Block(config, i) for i in range(config.n_layer)]
+
     def __init__(self, config, layer_index=0):
         super().__init__()
         self.config, self.layer_index = config, layer_index
@@ -97,9 +101,7 @@ class SoftmaxAttention(nn.Module):
     def forward(self, x, rope, cache=None):
         """x (B, T, D), rope (T, 2, d/2) of these positions -> (B, T, D)."""
         q, k, v = self.qkv(x, rope)
-        n_keys = None
-        if cache is not None:
-            k, v, n_keys = cache.append(self.layer_index, k, v)
+        k, v, n_keys = cache.append(self.layer_index, k, v) if cache else (k, v, None)
         return self.o_proj(self.mix(q, k, v, x, n_keys).flatten(2))  # (B, T, h*d) -> (B, T, D)
 
     def qkv(self, x, rope):
@@ -184,7 +186,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.n_embd)
-        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.n_layer))
+        self.blocks = nn.ModuleList(ATTENTION[config.attention].blocks(config))
         self.norm = nn.RMSNorm(config.n_embd, eps=1e-6)
         self.register_buffer("rope", rope_table(config), persistent=False)
         self.apply(self._init_weights)

@@ -46,7 +46,10 @@ COLOURS = {  # keys: the names in minidiff.variants
     "sink_logit": "#999933",
     "gated": "#444444",
     "gated_headwise": "#999999",
-}
+    "sparse_softmax": "#0003D6", "sparse_pair": "#C0010B", "sparse_head": "#9F03D7",
+    "sparse_a1": "#D6D66B", "sparse_group": "#D50787", "yoco_softmax": "#03D7C8",
+    "yoco_diff_v2": "#28C602", "moe_softmax": "#6B53B8", "moe_diff_v2": "#00730A",
+}  # fmt: skip
 SIGNED = plt.get_cmap("RdBu_r").with_extremes(bad="#ececec")  # red adds, blue takes away
 DOT = {"marker": "o", "markeredgecolor": "white"}
 DASHED = {"color": "black", "linestyle": "--", "linewidth": 1.5}

@@ -13,6 +13,9 @@
 #   equal_time softmax with 1.5h and with h heads, for as long as DIFF V2 takes by bench_train.json
 #   ops, train, decode   the speed benches
 #   profile    the kernels of a training step
+#   context    YOCO's prefill, decoding step and cache, attention over blocks, at 8k to 512k tokens
+#   sparsity   what each choice of blocks keeps of the models in RUNS (the shipped pair)
+#   sparse, yoco, moe   models trained so at 25M, three seeds; to be compared with lr's at 1e-3
 # The files go to runs/results, or to OUT; a run that is in its file is not run again, so that a part
 # that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
 # runs/results` prints the claims from them (it needs all parts but ops and profile). README.md
@@ -68,6 +71,21 @@ print(steps('$name', 1000, '$out'))")
     profile)
       $python -m minidiff bench train --profile --sizes 25m 350m \
         --variants softmax_1.5h softmax_2h diff_v2 --out "$out/bench_profile.json" ;;
+    context) $python -m minidiff.bench.context --out "$out/bench_context.json" ;;
+    sparsity)
+      # shellcheck disable=SC2086  # RUNS is a list of folders
+      $python -m minidiff.study.sparsity \
+        ${RUNS:-notebooks/checkpoints/diff_v2 notebooks/checkpoints/softmax_1.5h} \
+        --out "$out/sparsity.json" ;;
+    sparse)
+      compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_sparse.json" \
+        --variants sparse_softmax sparse_pair sparse_head ;;
+    yoco)
+      compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_yoco.json" \
+        --variants yoco_softmax yoco_diff_v2 ;;
+    moe)
+      compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_moe.json" \
+        --variants moe_softmax moe_diff_v2 ;;
     *) echo "unknown part $part" >&2; exit 2 ;;
   esac
 done
