@@ -17,7 +17,7 @@ from minidiff.generate import KVCache
 
 log = logging.getLogger("minidiff")
 
-FUSE_FROM = 128  # new tokens: for fewer, compiling step.py's kernels on a new machine is not worth it
+FUSE_FROM = 128  # new tokens; for fewer, a new machine need not compile step.py's kernels
 
 
 def write(model, idx, n_new, temperature, top_k, seed, *, fused=None):
@@ -36,7 +36,7 @@ def write(model, idx, n_new, temperature, top_k, seed, *, fused=None):
         return None
     from minidiff.fast.draw import draw  # needs triton
 
-    (B, T), device = idx.shape, idx.device
+    B, device = len(idx), idx.device
     text = torch.cat((idx, idx.new_zeros(B, n_new)), dim=1)  # (B, T + n_new)
     token, cache = idx.new_empty(B, 1), KVCache(model.config.block_size, device)
     seed = torch.full((1,), seed % 2**63, dtype=torch.int64, device=device)

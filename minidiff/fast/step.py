@@ -26,7 +26,7 @@ MODULES = {GPT, Block, SoftmaxAttention, DiffV2Attention, SwiGLU, nn.Linear, nn.
            nn.RMSNorm, nn.ModuleList}  # fmt: skip
 MAX_BATCH = 8  # every sequence reads the weights again, from the L2 cache
 PROGRAMS = 128  # at least so many read a matrix: about one for each multiprocessor
-TILE = 4096  # numbers of a matrix that a program holds
+TILE, WARPS = 4096, 4  # numbers of a matrix that a program holds, and its warps
 
 
 def why_not(model, batch):
@@ -60,7 +60,9 @@ class FusedStep:
         B, D = token.shape[0], model.config.n_embd
         x = torch.empty(B, D, dtype=torch.float32, device=token.device)  # the residual stream
         with torch.cuda.device_of(x):  # Triton launches on the current device
-            _start[(B,)](token, model.embed.weight, length, x, D, triton.next_power_of_2(D))
+            _start[(B,)](
+                token.contiguous(), model.embed.weight, length, x, D, triton.next_power_of_2(D)
+            )
             for i, block in enumerate(model.blocks):
                 out = self._attend(i, block, x)
                 _launch(_add, block.attn.o_proj.weight, (out, x))
@@ -97,7 +99,9 @@ def _launch(kernel, w, tensors, *settings, B=None):
     B = B or len(tensors[-1])
     rows = max(2, min(16, triton.next_power_of_2(n_rows // PROGRAMS + 1) // 2))
     columns = min(triton.next_power_of_2(n), TILE // rows)
-    kernel[(B, triton.cdiv(n_rows, rows))](w, *tensors, *settings, n_rows, n, rows, columns)
+    kernel[(B, triton.cdiv(n_rows, rows))](
+        w, *tensors, *settings, n_rows, n, rows, columns, num_warps=WARPS
+    )  # fmt: skip
 
 
 @triton.jit
