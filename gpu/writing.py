@@ -91,6 +91,7 @@ def prepared(net, B, make_step, filled=500):
         for _ in range(n):
             graph.replay()
 
+    replay.keep = one, token, text, seed  # a graph does not keep its inputs alive
     return replay
 
 
@@ -165,7 +166,8 @@ def the_fused_step_is_the_model():
                 cache = KVCache(96, DEVICE)
                 parts, token = [net(idx[:, :5], cache=cache)[0]], idx[:, 5:6].clone()
                 length = cache.length.clone()
-                graph, out = record_graph(functools.partial(make(net, cache, B), token))
+                one = make(net, cache, B)  # must outlive the graph
+                graph, out = record_graph(functools.partial(one, token))
                 cache.length.copy_(length)
                 for i in range(5, 64):
                     token.copy_(idx[:, i : i + 1])

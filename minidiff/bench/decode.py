@@ -9,6 +9,7 @@ import json
 import math
 import statistics
 import sys
+import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import ClassVar
@@ -20,7 +21,8 @@ from minidiff.attention import attention
 from minidiff.bench import tools
 from minidiff.bench.figures import draw_decode
 from minidiff.bench.train import SIZES
-from minidiff.generate import Decoder, KVCache, record_graph
+from minidiff.fast.decoder import record_graph, token_step, why_not_fused, write
+from minidiff.generate import KVCache
 from minidiff.model import ATTENTION, GPT, GPTConfig
 from minidiff.train import pick_device
 from minidiff.variants import VARIANTS, variant
@@ -34,8 +36,8 @@ class DecodeBench:
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
     batches: tuple[int, ...] = (1, 8, 64)  # sequences decoded together
     contexts: tuple[int, ...] = (2048, 8192, 32768, 131072)  # tokens in the cache
-    # names in variants; times are also given against softmax_h
-    variants: tuple[str, ...] = ("softmax_h", "diff_v2", "diff_v1", "softmax_2h")
+    # names in variants; times are also given against softmax_h and softmax_1.5h
+    variants: tuple[str, ...] = ("softmax_h", "softmax_1.5h", "diff_v2", "diff_v1", "softmax_2h")
     # cached (what generate calls), flash2 (flash_attn_with_kvcache), sdpa, flash4
     kernels: tuple[str, ...] = ("cached", "flash2", "sdpa")
     steps: bool = True  # also time whole steps of a model
@@ -71,19 +73,24 @@ def decode(config=None):
 
     Rows by "what": "generate", the 25M model at batch 1, prompt and recording included; "copy", a
     large copy on the device, bytes read and written; "attention", that of one layer, replayed from
-    a CUDA graph; "step", all that a model does for a token, by generate.Decoder. ms is for a token
-    of every sequence. gb_per_s counts keys and values once (a step: the weights too); of_copy is
-    its share of the copy. DIFF V1 must load its values twice, and its keys too with kernels that
-    want them equally wide. vs_softmax_h is a ratio of times, differs the relative difference of a
-    kernel's output from that of "cached".
+    a CUDA graph; "step", all that a model does for a token, replayed too. ms is for a token of
+    every sequence. gb_per_s counts keys and values once (a step: the weights too); of_copy is its
+    share of the copy. DIFF V1 must load its values twice, and its keys too with kernels that want
+    them equally wide. differs: the relative difference of a kernel's output from that of "cached".
+
+    "how": a step by fast/step.py ("fused", what generate takes where it can) or by the model's own
+    modules; where both can be, the second row has "modules" for its kernel. vs_softmax_h and
+    vs_softmax_1.5h are ratios of times, how being the same. first_token_ms: for generate to read
+    ``prompt`` tokens and write one; first_call_s: the first text in a process, compiling included.
     """
     config = config or tools.defaults(DecodeBench)
     tools.check_names("variant", config.variants, VARIANTS)
     tools.check_names("kernel", config.kernels, KERNELS)
     for name in config.variants:
         config.model(name, 8)  # refuses heads that do not fit
-    columns = ("what:9 variant:12 kernel:7 batch:5 context:7 ms:9 ms_low:9 ms_high:9 "
-               "tokens_per_s:12 gb_per_s:8 of_copy:7 vs_softmax_h:12 differs:8")  # fmt: skip
+    columns = ("what:9 variant:12 kernel:7 how:7 batch:5 context:7 ms:9 ms_low:9 ms_high:9 "
+               "tokens_per_s:12 gb_per_s:8 of_copy:7 vs_softmax_h:12 vs_softmax_1.5h:15 "
+               "first_token_ms:14 first_call_s:12 differs:8")  # fmt: skip
     report = tools.Report(config, pick_device(config.device), columns.split(), decode.__doc__)
     jobs = ["generate"] if config.generate else []
     jobs += [(batch, context) for context in config.contexts for batch in config.batches]
@@ -126,14 +133,15 @@ def _copy_gb_per_s(config, device):
 
 
 def _timed(calls, rows, config, device, *, repeats, per_call):
-    """Time the calls of all variants in turn. Yields each one's (name, seconds, row); a call does
-    ``per_call`` times what the row is about."""
+    """Time the calls of all (variant, way) in turn. Yields each one's (variant, seconds, row); a
+    call does ``per_call`` times what the row is about."""
     times = tools.time_rounds(calls, config.rounds, repeats, device)
-    times = {name: [t / per_call for t in ms] for name, ms in times.items()}
-    for name, ms in times.items():
-        row = rows[name] | tools.spread("ms", ms)
-        if "softmax_h" in times:
-            row |= tools.ratios("vs_softmax_h", times, of=name, to="softmax_h")
+    times = {key: [t / per_call for t in ms] for key, ms in times.items()}
+    for (name, way), ms in times.items():
+        row = rows[name, way] | tools.spread("ms", ms)
+        for other in ("softmax_h", "softmax_1.5h"):
+            if (other, way) in times:
+                row |= tools.ratios(f"vs_{other}", times, of=(name, way), to=(other, way))
         yield name, statistics.median(ms) / 1e3, row
 
 
@@ -183,19 +191,20 @@ def _attention_alone(config, device, batch, context, kernel):
     n_keys = torch.tensor([context], dtype=torch.int32, device=device)
     passes, replays, rows = {}, {}, {}  # passes: a CUDA graph does not keep its inputs alive
     for name in config.variants:
-        rows[name] = {"what": "attention", "variant": name, "kernel": kernel}
+        key = name, kernel
+        rows[key] = {"what": "attention", "variant": name, "kernel": kernel}
         shape = config.model(name, context)
         heads = shape.n_head * ATTENTION[shape.attention].query_heads_per_head
         q = random(batch, 1, heads, config.head_dim)
-        passes[name] = [partial(_attend, name, kernel, q, k, v, n_keys) for k, v in caches]
-        replay, error = tools.attempt(partial(_recorded, passes[name], device))
+        passes[key] = [partial(_attend, name, kernel, q, k, v, n_keys) for k, v in caches]
+        replay, error = tools.attempt(partial(_recorded, passes[key], device))
         if error:
-            yield rows[name] | {"error": error}
+            yield rows[key] | {"error": error}
             continue
         out, same = (_attend(name, k, q, *caches[0], n_keys)[0] for k in (kernel, "cached"))
         difference = (out.float() - same.float()).norm() / same.float().norm()
-        rows[name]["differs"] = tools.rounded(difference.item(), 2)
-        replays[name] = replay
+        rows[key]["differs"] = tools.rounded(difference.item(), 2)
+        replays[key] = replay
     timed = _timed(replays, rows, config, device, repeats=config.repeats, per_call=n_caches)
     for name, seconds, row in timed:
         operations, read = theory.decode_attention_cost(
@@ -238,22 +247,25 @@ def _whole_steps(config, device, batch, context):
         return
     cache.layers = dict(enumerate(layers))  # as if a prompt had filled it; all variants use it
     token = torch.zeros(batch, 1, dtype=torch.long, device=device)
-    runs, rows, weights = {}, {}, {}
+    runs, rows, weights, steps = {}, {}, {}, []  # steps: a CUDA graph does not keep them alive
     for name in config.variants:
-        rows[name] = {"what": "step", "variant": name}
-        decoder = Decoder(_model(config.model(name, cache.block_size), device))
-        decoder.cache = cache
-
-        def run(decoder=decoder):
+        model = _model(config.model(name, cache.block_size), device)
+        weights[name] = sum(p.nbytes for p in model.parameters())
+        for key, row in _ways(model, name, cache, batch):
+            rows[key] = {"what": "step"} | row
+            steps.append(partial(token_step(model, cache, batch, key[1] == "fused"), token))
             cache.length.fill_(context - 1)
-            for _ in range(config.repeats):
-                decoder(token)
+            step, error = tools.attempt(partial(_recorded, steps[-1:], device))
+            if error:
+                yield rows[key] | {"error": error}
+                continue
 
-        if error := tools.attempt(run)[1]:
-            yield rows[name] | {"error": error}
-        else:
-            weights[name] = sum(p.nbytes for p in decoder.model.parameters())
-            runs[name] = run
+            def run(step=step):
+                cache.length.fill_(context - 1)
+                for _ in range(config.repeats):
+                    step()
+
+            runs[key] = run
     filled = sum(x[:, :context].nbytes for layer in layers for x in layer)
     timed = _timed(runs, rows, config, device, repeats=1, per_call=config.repeats)
     for name, seconds, row in timed:
@@ -263,18 +275,39 @@ def _whole_steps(config, device, batch, context):
         }
 
 
+def _ways(model, name, cache, batch):
+    """((variant, "fused" or "modules"), the start of a row) of every way to make a step."""
+    fused = why_not_fused(model, cache, batch) is None
+    for how in ("fused", "modules") if fused else ("modules",):
+        row = {"variant": name, "how": how}
+        yield (name, how), row | ({"kernel": how} if fused and how == "modules" else {})
+
+
 def _generate(config, device):
     shape, _ = SIZES["25m" if device.type == "cuda" else "tiny"]
-    prompt, n_new = torch.zeros(1, 1, dtype=torch.long, device=device), shape.block_size - 1
-    runs, rows = {}, {}
+    n_new, runs, firsts, rows = shape.block_size - 1, {}, {}, {}
+    bos = torch.zeros(1, 1, dtype=torch.long, device=device)
+    prompt = bos.expand(1, min(128, shape.block_size // 2)).contiguous()
+    settings = {"temperature": 0.8, "top_k": 40, "seed": 0}
     for name in config.variants:
-        rows[name] = {"what": "generate", "variant": name, "batch": 1, "context": n_new + 1}
-        model = _model(variant(shape, name), device)
-        run = partial(model.generate, prompt, n_new, temperature=0.8, top_k=40, seed=0)
-        if error := tools.attempt(run)[1]:
-            yield rows[name] | {"error": error}
-        else:
-            runs[name] = run
+        model, cache = _model(variant(shape, name), device), KVCache(shape.block_size, device)
+        model(bos, cache=cache)
+        for key, row in _ways(model, name, cache, 1):
+            rows[key] = {"what": "generate", "batch": 1, "context": n_new + 1} | row
+            run = partial(model.generate, bos, n_new, **settings)
+            if "kernel" in row:  # not what generate would take
+                run = partial(write, model, bos, n_new, **settings, fused=False)
+            start = time.perf_counter()
+            if error := tools.attempt(run)[1]:
+                yield rows[key] | {"error": error}
+                continue
+            rows[key]["first_call_s"] = tools.rounded(time.perf_counter() - start, 3)
+            runs[key] = run
+            if "kernel" not in row:
+                firsts[key] = partial(model.generate, prompt, 1, **settings)
+                firsts[key]()
+    for key, ms in tools.time_rounds(firsts, config.rounds, config.repeats, device).items():
+        rows[key] |= {"prompt": prompt.shape[1]} | tools.spread("first_token_ms", ms)
     for _, seconds, row in _timed(runs, rows, config, device, repeats=1, per_call=n_new):
         yield row | {"tokens_per_s": tools.rounded(1 / seconds)}
 

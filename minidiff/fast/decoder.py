@@ -64,7 +64,7 @@ def token_step(model, cache, batch, fused=True):
     step.py's kernels where they are wanted and compute what the model does, else its modules.
     """
     if fused:
-        if (why := _why_not_fused(model, cache, batch)) is None:
+        if (why := why_not_fused(model, cache, batch)) is None:
             from minidiff.fast.step import FusedStep
 
             return FusedStep(model, cache)
@@ -72,7 +72,8 @@ def token_step(model, cache, batch, fused=True):
     return lambda token: model(token, cache=cache)[0]
 
 
-def _why_not_fused(model, cache, batch):
+def why_not_fused(model, cache, batch):
+    """None where step.py can compute a token of each of ``batch`` sequences, else the reason."""
     if why := why_missing("minidiff.fast.step"):
         return why
     from minidiff.fast.step import why_not
