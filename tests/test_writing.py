@@ -142,7 +142,7 @@ def check_step():
 def check_draw():
     logits = torch.tensor([1.0, -1.0, 0.5, 0.0, 2.0])
     for temperature, top_k in ((1.0, None), (0.5, 3)):
-        tokens = drawn(logits, 400, temperature, top_k, seed=5)
+        tokens = drawn(logits, 150, temperature, top_k, seed=5)
         square, freedom = chi_square(tokens, logits, temperature, top_k)
         assert square < freedom + 5 * math.sqrt(2 * freedom)
     again, other = (drawn(logits, 20, 1.0, None, seed) for seed in (5, 6))

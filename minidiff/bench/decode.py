@@ -9,7 +9,6 @@ import json
 import math
 import statistics
 import sys
-import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import ClassVar
@@ -20,10 +19,8 @@ from minidiff import theory
 from minidiff.attention import attention
 from minidiff.bench import tools
 from minidiff.bench.figures import draw_decode
-from minidiff.bench.train import SIZES
-from minidiff.fast.decoder import record_graph, token_step, why_not_fused, write
-from minidiff.generate import KVCache
-from minidiff.model import ATTENTION, GPT, GPTConfig
+from minidiff.bench.writing import dtype, generate_speed, recorded, timed, whole_steps
+from minidiff.model import ATTENTION, GPTConfig
 from minidiff.train import pick_device
 from minidiff.variants import VARIANTS, variant
 
@@ -110,13 +107,13 @@ def measure(config, job):
     device = pick_device(config.device)
     torch.manual_seed(0)
     if job == "generate":
-        yield from _generate(config, device)
+        yield from generate_speed(config, device)
         return
     where = {"batch": job[0], "context": job[1]}
     bandwidths = _copy_gb_per_s(config, device)
     yield where | {"what": "copy"} | tools.spread("gb_per_s", bandwidths)
     generate_kernel, *candidates = (partial(_attention_alone, kernel=k) for k in config.kernels)
-    for part in (generate_kernel, *([_whole_steps] if config.steps else []), *candidates):
+    for part in (generate_kernel, *([whole_steps] if config.steps else []), *candidates):
         for row in part(config, device, *job):
             if "gb_per_s" in row:
                 row["of_copy"] = tools.rounded(row["gb_per_s"] / statistics.median(bandwidths))
@@ -130,23 +127,6 @@ def _copy_gb_per_s(config, device):
     copy()
     times = tools.time_rounds({"copy": copy}, config.rounds, config.repeats, device)["copy"]
     return [2 * source.nbytes / ms / 1e6 for ms in times]
-
-
-def _timed(calls, rows, config, device, *, repeats, per_call):
-    """Time the calls of all (variant, way) in turn. Yields each one's (variant, seconds, row); a
-    call does ``per_call`` times what the row is about."""
-    times = tools.time_rounds(calls, config.rounds, repeats, device)
-    times = {key: [t / per_call for t in ms] for key, ms in times.items()}
-    for (name, way), ms in times.items():
-        row = rows[name, way] | tools.spread("ms", ms)
-        for other in ("softmax_h", "softmax_1.5h"):
-            if (other, way) in times:
-                row |= tools.ratios(f"vs_{other}", times, of=(name, way), to=(other, way))
-        yield name, statistics.median(ms) / 1e3, row
-
-
-def _dtype(device):
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 # ---- Attention alone ---------------------------------------------------------------------------
@@ -180,9 +160,9 @@ def _attend(name, kernel, q, k, v, n_keys):
 
 
 def _attention_alone(config, device, batch, context, kernel):
-    random = partial(torch.randn, device=device, dtype=_dtype(device))
+    random = partial(torch.randn, device=device, dtype=dtype(device))
     size = (batch, context, config.n_kv_head, config.head_dim)
-    cache_bytes = 2 * math.prod(size) * _dtype(device).itemsize
+    cache_bytes = 2 * math.prod(size) * dtype(device).itemsize
     n_caches = max(1, int(config.rotate_gb * 1e9 / cache_bytes))
     caches, error = tools.attempt(lambda: [(random(size), random(size)) for _ in range(n_caches)])
     if error:
@@ -197,7 +177,7 @@ def _attention_alone(config, device, batch, context, kernel):
         heads = shape.n_head * ATTENTION[shape.attention].query_heads_per_head
         q = random(batch, 1, heads, config.head_dim)
         passes[key] = [partial(_attend, name, kernel, q, k, v, n_keys) for k, v in caches]
-        replay, error = tools.attempt(partial(_recorded, passes[key], device))
+        replay, error = tools.attempt(partial(recorded, passes[key], device))
         if error:
             yield rows[key] | {"error": error}
             continue
@@ -205,111 +185,18 @@ def _attention_alone(config, device, batch, context, kernel):
         difference = (out.float() - same.float()).norm() / same.float().norm()
         rows[key]["differs"] = tools.rounded(difference.item(), 2)
         replays[key] = replay
-    timed = _timed(replays, rows, config, device, repeats=config.repeats, per_call=n_caches)
-    for name, seconds, row in timed:
+    for name, seconds, row in timed(
+        replays, rows, config, device, repeats=config.repeats, per_call=n_caches
+    ):
         operations, read = theory.decode_attention_cost(
             context, tools.counted_heads(config.model(name, context)), config.n_kv_head,
-            config.head_dim, _dtype(device).itemsize,
+            config.head_dim, dtype(device).itemsize,
         )  # fmt: skip
         yield row | {
             "gb_per_s": tools.rounded(batch * read / seconds / 1e9),
             "tflops": tools.rounded(batch * operations / seconds / 1e12),
             "flops_per_byte": operations / read,
         }
-
-
-def _recorded(calls, device):
-    """A function that makes all the calls, on a GPU by replaying a CUDA graph of them."""
-
-    def all_calls():
-        for call in calls:
-            call()
-
-    return record_graph(all_calls)[0].replay if device.type == "cuda" else all_calls
-
-
-# ---- Whole models ------------------------------------------------------------------------------
-
-
-def _model(shape, device):
-    """A random model, on a GPU in bfloat16."""
-    with device:
-        return GPT(shape).to(_dtype(device))
-
-
-def _whole_steps(config, device, batch, context):
-    cache = KVCache(context + config.repeats, device)
-    size = (batch, cache.block_size, config.n_kv_head, config.head_dim)
-    random = partial(torch.randn, size, device=device, dtype=_dtype(device))
-    layers, error = tools.attempt(lambda: [(random(), random()) for _ in range(config.n_layer)])
-    if error:
-        yield {"what": "step", "error": error}
-        return
-    cache.layers = dict(enumerate(layers))  # as if a prompt had filled it; all variants use it
-    token = torch.zeros(batch, 1, dtype=torch.long, device=device)
-    runs, rows, weights, steps = {}, {}, {}, []  # steps: a CUDA graph does not keep them alive
-    for name in config.variants:
-        model = _model(config.model(name, cache.block_size), device)
-        weights[name] = sum(p.nbytes for p in model.parameters())
-        for key, row in _ways(model, name, cache, batch):
-            rows[key] = {"what": "step"} | row
-            steps.append(partial(token_step(model, cache, batch, key[1] == "fused"), token))
-            cache.length.fill_(context - 1)
-            step, error = tools.attempt(partial(_recorded, steps[-1:], device))
-            if error:
-                yield rows[key] | {"error": error}
-                continue
-
-            def run(step=step):
-                cache.length.fill_(context - 1)
-                for _ in range(config.repeats):
-                    step()
-
-            runs[key] = run
-    filled = sum(x[:, :context].nbytes for layer in layers for x in layer)
-    timed = _timed(runs, rows, config, device, repeats=1, per_call=config.repeats)
-    for name, seconds, row in timed:
-        yield row | {
-            "tokens_per_s": tools.rounded(batch / seconds),
-            "gb_per_s": tools.rounded((weights[name] + filled) / seconds / 1e9),
-        }
-
-
-def _ways(model, name, cache, batch):
-    """((variant, "fused" or "modules"), the start of a row) of every way to make a step."""
-    fused = why_not_fused(model, cache, batch) is None
-    for how in ("fused", "modules") if fused else ("modules",):
-        row = {"variant": name, "how": how}
-        yield (name, how), row | ({"kernel": how} if fused and how == "modules" else {})
-
-
-def _generate(config, device):
-    shape, _ = SIZES["25m" if device.type == "cuda" else "tiny"]
-    n_new, runs, firsts, rows = shape.block_size - 1, {}, {}, {}
-    bos = torch.zeros(1, 1, dtype=torch.long, device=device)
-    prompt = bos.expand(1, min(128, shape.block_size // 2)).contiguous()
-    settings = {"temperature": 0.8, "top_k": 40, "seed": 0}
-    for name in config.variants:
-        model, cache = _model(variant(shape, name), device), KVCache(shape.block_size, device)
-        model(bos, cache=cache)
-        for key, row in _ways(model, name, cache, 1):
-            rows[key] = {"what": "generate", "batch": 1, "context": n_new + 1} | row
-            run = partial(model.generate, bos, n_new, **settings)
-            if "kernel" in row:  # not what generate would take
-                run = partial(write, model, bos, n_new, **settings, fused=False)
-            start = time.perf_counter()
-            if error := tools.attempt(run)[1]:
-                yield rows[key] | {"error": error}
-                continue
-            rows[key]["first_call_s"] = tools.rounded(time.perf_counter() - start, 3)
-            runs[key] = run
-            if "kernel" not in row:
-                firsts[key] = partial(model.generate, prompt, 1, **settings)
-                firsts[key]()
-    for key, ms in tools.time_rounds(firsts, config.rounds, config.repeats, device).items():
-        rows[key] |= {"prompt": prompt.shape[1]} | tools.spread("first_token_ms", ms)
-    for _, seconds, row in _timed(runs, rows, config, device, repeats=1, per_call=n_new):
-        yield row | {"tokens_per_s": tools.rounded(1 / seconds)}
 
 
 if __name__ == "__main__":  # in a process of its own: see tools.in_own_processes
