@@ -4,6 +4,7 @@ Run as a program, this file checks the kernels in the interpreter: Triton decide
 interpret when it is imported, so that needs a process of its own.
 """
 
+import dataclasses
 import importlib.util
 import logging
 import math
@@ -162,31 +163,54 @@ def check_tie():
 # ---- On a GPU ----------------------------------------------------------------------------------
 
 
+def check_recorded(model, idx, fused, is_fused, limit):
+    """A graph that froze its position or its cache would repeat the first token's logits."""
+    from minidiff.fast.step import FusedStep
+
+    dtype = model.embed.weight.dtype
+    expected = model.double()(idx)[0]
+    rounded = worst(model.to(dtype)(idx)[0], expected)
+    cache = KVCache(LARGER.block_size, "cuda")
+    parts, token = [model(idx[:, :5], cache=cache)[0]], idx[:, 5:6].clone()
+    step = token_step(model, cache, len(idx), fused)
+    assert isinstance(step, FusedStep) == is_fused
+    length = cache.length.clone()
+    graph, logits = record_graph(lambda: step(token))
+    cache.length.copy_(length)
+    for i in range(5, idx.shape[1]):
+        token.copy_(idx[:, i : i + 1])
+        graph.replay()
+        parts.append(logits.clone())
+    assert worst(torch.cat(parts, dim=1), expected) < 2 * rounded + limit
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", [*NAMES, "diff_v1", "gated", "off_by_one"])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("fused", [True, False])
 @torch.inference_mode()
-def test_a_recorded_token_step_equals_the_full_forward_at_every_position(name, batch, fused):
-    """A graph that froze its position or its cache would repeat the first token's logits."""
-    from minidiff.fast.step import FusedStep
-
+def test_a_recorded_token_equals_the_full_forward_at_every_position(name, batch, fused):
     model = sharp(LARGER, name, "cuda").bfloat16()
     idx = torch.randint(0, 256, (batch, 64), device="cuda")
-    expected = model.double()(idx)[0]
-    rounded = worst(model.bfloat16()(idx)[0], expected)
-    cache = KVCache(LARGER.block_size, "cuda")
-    parts, token = [model(idx[:, :5], cache=cache)[0]], idx[:, 5:6].clone()
-    step = token_step(model, cache, batch, fused)
-    assert isinstance(step, FusedStep) == (fused and name in NAMES)
-    length = cache.length.clone()
-    graph, logits = record_graph(lambda: step(token))
-    cache.length.copy_(length)
-    for i in range(5, 64):
-        token.copy_(idx[:, i : i + 1])
-        graph.replay()
-        parts.append(logits.clone())
-    assert worst(torch.cat(parts, dim=1), expected) < 2 * rounded + 1e-2
+    check_recorded(model, idx, fused, fused and name in NAMES, 1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(torch.float16, 2e-3), (torch.float32, 1e-4)], ids=str
+)
+@torch.inference_mode()
+def test_so_it_does_in_float16_and_by_the_modules_in_float32(dtype, limit):
+    model = sharp(LARGER, "diff_v2", "cuda").to(dtype)
+    idx = torch.randint(0, 256, (2, 40), device="cuda")
+    check_recorded(model, idx, True, dtype == torch.float16, limit)
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_a_backend_asked_for_by_name_is_not_passed_over():
+    model = sharp(dataclasses.replace(LARGER, backend="sdpa"), "diff_v2", "cuda").bfloat16()
+    check_recorded(model, torch.randint(0, 256, (1, 40), device="cuda"), True, False, 1e-2)
 
 
 @pytest.mark.gpu
