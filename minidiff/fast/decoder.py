@@ -20,6 +20,7 @@ log = logging.getLogger("minidiff")
 FUSE_FROM = 128  # new tokens; for fewer, a new machine need not compile step.py's kernels
 
 
+@torch.inference_mode()
 def write(model, idx, n_new, temperature, top_k, seed, *, fused=None):
     """What generate does after its checks; None where it cannot be done here.
 
