@@ -2,14 +2,15 @@
 
 Each is a function and a can_run; the order, best first, follows what was measured
 (notebooks/results). Open flash.py first: flash-attn 2 and 4. In Triton: pair.py does both heads of
-a pair at once, decode.py reads a KV cache.
+a pair at once, decode.py reads a KV cache. decoder.py writes text with step.py and draw.py.
 """
 
 import torch
 
 from minidiff.attention import CACHED, PAIR, PLAIN, SDPA, SDPA_CACHED, Kernel
-from minidiff.fast import flash, pair
+from minidiff.fast import decoder, flash, pair
 from minidiff.fast.packages import needs
+from minidiff.generate import WRITERS
 
 
 def _any_gpu(sdpa):
@@ -73,6 +74,8 @@ CACHED |= {
 PAIR |= {backend: [None] for backend in PLAIN}
 PAIR |= {"auto": [_pair, None], "pair": [_pair]}
 PLAIN["pair"], CACHED["pair"] = PLAIN["auto"], CACHED["auto"]  # where there is no pair
+
+WRITERS.append(decoder.write)
 
 
 def available_backends(device=None):
