@@ -1,4 +1,6 @@
-"""Measure writing on a GPU, within 90 s: python gpu/writing.py [seconds]. Prints a table and JSON.
+"""Measure writing on a GPU, within 90 s: a table, and writing.json in $OUT or here.
+
+    python notebooks/results/measure_writing.py [seconds]
 
 Parts that fail print their traceback and leave the rest alone. From the root of the repository.
 """
@@ -16,7 +18,7 @@ from pathlib import Path
 BEGIN = time.perf_counter()
 LIMIT = float(sys.argv[1]) if len(sys.argv) > 1 else 85.0
 os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp()  # as on a machine that never wrote
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
