@@ -136,7 +136,7 @@ class Evidence:
             study.rows += [about | {"file": path.stem} | row for row in data["rows"]]
         found = [study for study in studies.values() if study.rows]
         self.all = sorted(found, key=lambda study: (-study.steps, -len(study.rows)))
-        for name in ("claims_cpu", "bench_train", "bench_decode"):
+        for name in ("claims_cpu", "bench_pair", "bench_train", "bench_decode"):
             self.files[name] = load(self.folder / f"{name}.json")
 
     def studies(self, where="evidence_*"):

@@ -102,8 +102,8 @@ def initial_rms(
 
 
 def steps_in_equal_time(name, steps, folder=RESULTS, size="25m"):
-    """How many steps a variant makes while DIFF V2 makes ``steps``, by bench_train.json."""
-    rows = load(Path(folder) / "bench_train.json")["rows"]
+    """How many steps a variant makes while DIFF V2 makes ``steps``, by bench_pair.json."""
+    rows = load(Path(folder) / "bench_pair.json")["rows"]
     ms = {row["variant"]: row["ms"] for row in rows if row["size"] == size}
     return round(steps * ms["diff_v2"] / ms[name])
 
