@@ -21,13 +21,14 @@ from minidiff.bench.tools import defaults
 from minidiff.bench.train import TrainBench
 from minidiff.bench.train import train as train_speed
 from minidiff.data import decode, encode
+from minidiff.devices import pick_device
 from minidiff.runs import load_run, read_metrics, refuse_to_overwrite
 from minidiff.study.claims import claims
 from minidiff.study.compare import Compare
 from minidiff.study.evidence import RESULTS, Evidence
 from minidiff.study.measure import measure
 from minidiff.study.report import claims_text, write
-from minidiff.train import PRESETS, TrainConfig, pick_device, train
+from minidiff.train import PRESETS, TrainConfig, train
 from minidiff.variants import START, variant
 
 TEXT_TOKENS = 257  # bytes and BOS; nanoGPT's folders may hold other tokens

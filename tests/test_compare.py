@@ -9,9 +9,10 @@ import torch
 from scipy import stats
 
 from minidiff import GPT, GPTConfig
+from minidiff.checkpoint import Run
 from minidiff.data import open_data
+from minidiff.interrupt import Interrupt
 from minidiff.look.probe import probe
-from minidiff.runs import Interrupt, Run
 from minidiff.study.compare import (
     METRICS,
     Compare,
@@ -100,8 +101,8 @@ def test_a_run_that_was_stopped_goes_on_where_it_stopped(compare, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             compare.run()
     first = []
-    begin = Run.begin
-    monkeypatch.setattr(Run, "begin", lambda run: (first.append(run.name), begin(run)))
+    begin = Run._begin
+    monkeypatch.setattr(Run, "_begin", lambda run: (first.append(run.name), begin(run)))
     compare.run()
     rows = json.loads(compare.results.read_text())["rows"]
     assert len(rows) == len(first) + 1 and rows[0]["key"] not in first
