@@ -38,6 +38,8 @@ def start_distributed(device):
 
 def pick_device(name="auto"):
     """The torch.device of "auto" (this process's GPU, or the CPU), "cpu", "cuda" or "mps"."""
+    if name not in ("auto", "cpu", "cuda", "mps"):
+        raise ValueError(f"--device {name}: use auto, cpu, cuda or mps")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if name == "mps":
@@ -75,13 +77,11 @@ def compiled(model, how, device):
 
     All blocks share one compiled code, which is ready within seconds.
     """
-    reason = why_not_compile(device)
+    if how == "auto" and device.type == "cuda" and (reason := why_not_compile(device)):
+        log.warning("not compiled, so slower: %s", reason)
+        how = "none"
     if how == "auto":
-        how = "blocks" if device.type == "cuda" and not reason else "none"
-        if device.type == "cuda" and reason:
-            log.warning("not compiled, so slower: %s", reason)
-    elif how != "none" and reason:
-        raise ValueError(f"compile={how}: {reason}; or use --compile none")
+        how = "blocks" if device.type == "cuda" else "none"
     if how != "none":
         torch.compiler.reset()  # what earlier models of this process left counts against a limit
     if how == "blocks":

@@ -21,6 +21,7 @@ from minidiff.devices import (
     pick_dtype,
     start_distributed,
     to_device,
+    why_not_compile,
 )
 from minidiff.interrupt import Interrupt, Terminal
 from minidiff.limits import check_training, plain_numbers
@@ -115,13 +116,7 @@ def train(config, on_log=None, on_start=None, corpus=None):
     """
     device = pick_device(config.device)
     rank, world = start_distributed(device)
-    rows_per_step = config.grad_accum * world
-    if config.batch_size % rows_per_step:
-        raise ValueError(
-            f"batch_size={config.batch_size} must be a multiple of grad_accum * processes = "
-            f"{rows_per_step}"
-        )
-    check_training(config, device, world)
+    check_machine(config, device, world)
     T = config.model.block_size
     corpus = corpus or open_data(config.data, config.model.vocab_size, T)
     run = Run(config, corpus, main=rank == 0)
@@ -135,8 +130,6 @@ def train(config, on_log=None, on_start=None, corpus=None):
     optimizer = make_optimizer(model, config)
     dtype = pick_dtype(device, config.dtype)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    q = torch.empty(1, 2, 1, config.model.head_dim, device=device, dtype=dtype)
-    choose(PLAIN, config.model.backend, q, q, q)  # can the backend run here?
     forward = compiled(model, config.compile, device)
     if world > 1:
         forward = torch.nn.parallel.DistributedDataParallel(forward)
@@ -185,6 +178,22 @@ def train(config, on_log=None, on_start=None, corpus=None):
                 )
             pending, since = [], time.perf_counter()
     return run.folder
+
+
+def check_machine(config, device, processes):
+    """Raise a ValueError, or a backend's RuntimeError, if this machine cannot train like this."""
+    rows_per_step = config.grad_accum * processes
+    if config.batch_size % rows_per_step:
+        raise ValueError(
+            f"batch_size={config.batch_size} must be a multiple of grad_accum * processes = "
+            f"{rows_per_step}"
+        )
+    check_training(config, device, processes)
+    if config.compile not in ("auto", "none") and (reason := why_not_compile(device)):
+        raise ValueError(f"--compile {config.compile}: {reason}; or use --compile none")
+    dtype = pick_dtype(device, config.dtype)
+    q = torch.empty(1, 2, 1, config.model.head_dim, device=device, dtype=dtype)
+    choose(PLAIN, config.model.backend, q, q, q)
 
 
 def _batches(split, config, first):

@@ -266,6 +266,7 @@ def test_wrong_settings_leave_an_old_run_alone(config):
     with pytest.raises(SystemExit, match="cannot run here"):
         command.main([*words, "--overwrite", "--backend", "flash2"])
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert [path.name for path in folder.parent.iterdir()] == ["diff_v2"]
 
 
 def test_validation_is_the_mean_over_its_own_windows(config):

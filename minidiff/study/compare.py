@@ -45,6 +45,8 @@ class Compare:
             raise ValueError("--variants: give at least one name")
         if self.probe_windows < 1:
             raise ValueError("--probe-windows must be at least 1")
+        if not self.seeds:
+            raise ValueError("--seeds: give at least one")
         for lr, seed, name in self._grid():
             self._config(name, lr, seed)  # an unknown or impossible one stops here
 
