@@ -174,10 +174,15 @@ class Claims:
         """Print the table, or write it."""
         if self.measure:
             measure(self.results)
-        if self.write:
-            write(self.results, self.readme)
-        else:
-            print(claims_text(claims(self.results), Evidence(self.results)), end="")
+        try:
+            if self.write:
+                write(self.results, self.readme)
+            else:
+                print(claims_text(claims(self.results), Evidence(self.results)), end="")
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{self.results}: the table needs what is not there ({error!r}); see its README.md"
+            ) from None
 
 
 def check_variants(command):
@@ -203,11 +208,6 @@ def sample(
     if device.type == "cuda":
         model = model.bfloat16()  # decoding reads every weight for every token: half the bytes
     idx = encode(prompt, model.config.vocab_size).to(device)
-    room = model.config.block_size - idx.shape[1]
-    if room < 0:
-        raise ValueError(
-            f"--prompt: {idx.shape[1]} tokens do not fit the model's {model.config.block_size}"
-        )
     new = model.generate(idx, tokens, temperature=temperature, top_k=top_k, seed=seed)
     return decode(new[0])
 
@@ -228,7 +228,7 @@ def begun(out):
         return None
     saved = read_json(path, fix)
     try:
-        model, variants = GPTConfig(**saved.pop("model")), tuple(saved.pop("variants"))
+        model, variants = GPTConfig(**saved.pop("model")), tuple(map(str, saved.pop("variants")))
         return Train(TrainConfig(model=model, out=str(out), **saved), variants=variants)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not the settings of a training ({error}); {fix}") from None

@@ -59,7 +59,7 @@ class Terminal:
         try:
             self.stream.write(text)
             self.stream.flush()
-        except (OSError, ValueError):  # a broken pipe; a closed file
+        except (OSError, ValueError, AttributeError):  # a broken pipe; closed; None
             self._leave()
         return len(text)
 
@@ -67,7 +67,8 @@ class Terminal:
         """Write flushes already."""
 
     def _leave(self):
-        with contextlib.suppress(OSError, ValueError):  # what is buffered goes nowhere, at exit too
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # no file behind it
+            # What is buffered goes nowhere, at exit too.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
         self.stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
@@ -79,7 +80,7 @@ class Terminal:
 def patient_terminal():
     """While it lasts, print and the log outlive their terminal, and no character is their end."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        with contextlib.suppress(AttributeError, ValueError):  # of a notebook; closed
             stream.reconfigure(errors="backslashreplace")
     out, err = Terminal(sys.stdout), Terminal(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

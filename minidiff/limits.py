@@ -15,7 +15,7 @@ import torch
 
 from minidiff.model import GPT
 
-BUILT = 100  # layers of a meta model; deeper ones are counted in proportion
+BUILT = 32  # layers of a meta model; deeper ones are counted in proportion
 
 
 def plain_numbers(config):

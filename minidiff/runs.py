@@ -76,7 +76,7 @@ def checked_tensors(file, expected, path, fix):
     )
     if wrong:
         raise ValueError(
-            f"{path}: {wrong[0]} and {len(wrong) - 1} more do not fit the settings; {fix}"
+            f"{path}: {len(wrong)} tensors do not fit the settings, {wrong[0]} first; {fix}"
         )
     tensors = {name: file.get_tensor(name) for name in expected}
     for name, tensor in tensors.items():

@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import math
-import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -14,8 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.testing import assert_close
+from training import TINY, cli, losses, run_python
 
-from minidiff import GPT, GPTConfig, checkpoint, runs
+from minidiff import GPT, checkpoint, runs
 from minidiff.data import DataError, open_data
 from minidiff.interrupt import Interrupt
 from minidiff.runs import load_run, read_metrics
@@ -28,23 +27,6 @@ from minidiff.train import (
     train,
     training_step,
 )
-
-TINY = GPTConfig(n_layer=1, n_head=2, n_kv_head=1, head_dim=8, n_embd=16, block_size=16)
-
-
-@pytest.fixture
-def config(tmp_path):
-    (tmp_path / "text").mkdir()
-    for i in range(12):
-        (tmp_path / "text" / f"{i}.txt").write_text(f"line {i} of the text\n" * 30)
-    return TrainConfig(
-        model=TINY, out=str(tmp_path / "run"), data=str(tmp_path / "text"), steps=12, batch_size=4,
-        warmup_steps=3, eval_every=6, eval_batches=2, log_every=4, save_every=5, device="cpu",
-    )  # fmt: skip
-
-
-def losses(folder):
-    return [row["loss"] for row in read_metrics(folder) if "loss" in row]
 
 
 def test_a_run_leaves_what_it_promises(config):
@@ -102,22 +84,6 @@ def test_gradient_accumulation_gives_the_same_training(config, tmp_path):
     whole = losses(train(config))
     cut = dataclasses.replace(config, grad_accum=4, out=str(tmp_path / "cut"))
     assert losses(train(cut)) == pytest.approx(whole, rel=1e-5)
-
-
-def run_python(*args, **kwargs):
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, *args], env=env, text=True, **kwargs)
-
-
-def cli(config, *extra):
-    """The command line of a config, from its fields."""
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "model"}
-    settings |= {k: v for k, v in dataclasses.asdict(config.model).items() if k != "attention"}
-    words = ["train", "--preset", "laptop", *extra]
-    for name, value in settings.items():
-        if not isinstance(value, bool):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    return words
 
 
 def losses_of_two_processes(config, folder):
