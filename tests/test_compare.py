@@ -141,7 +141,7 @@ def test_a_results_path_that_cannot_be_written_is_refused_before_training(compar
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for results in (tmp_path / "file" / "results.json", tmp_path / "folder"):
-        with pytest.raises((OSError, ValueError), match=results.name):
+        with pytest.raises((OSError, ValueError), match=r"/(file|folder)"):
             dataclasses.replace(compare, results=results).run()
     assert not (tmp_path / "runs").exists()
 
