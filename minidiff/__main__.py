@@ -24,12 +24,12 @@ from minidiff.bench.tools import defaults
 from minidiff.bench.train import TrainBench
 from minidiff.bench.train import train as train_speed
 from minidiff.checkpoint import NOT_KEPT, Run
-from minidiff.data import decode, encode, open_data
+from minidiff.data import decode, encode, open_data, printable
 from minidiff.devices import only_one_process, pick_device, processes
 from minidiff.files import alone, read_json, read_text, replace_file, replace_text
 from minidiff.interrupt import patient_terminal
 from minidiff.model import GPTConfig
-from minidiff.runs import can_resume, load_run, read_metrics
+from minidiff.runs import can_resume, load_run, read_metrics, writes_text
 from minidiff.study.claims import claims
 from minidiff.study.compare import Compare
 from minidiff.study.evidence import RESULTS, Evidence
@@ -37,8 +37,6 @@ from minidiff.study.measure import measure
 from minidiff.study.report import claims_text, write
 from minidiff.train import PRESETS, TrainConfig, check_machine, train
 from minidiff.variants import START, variant
-
-TEXT_TOKENS = 257  # bytes and BOS; nanoGPT's folders may hold other tokens
 
 
 @dataclass
@@ -57,6 +55,7 @@ class Train:
         configs = {name: self._config_of(name) for name in self.variants}
         shape = self.config.model  # the text is opened once, or the first run's files become text
         corpus = open_data(self.config.data, shape.vocab_size, shape.block_size)
+        text = corpus.tokens == "bytes"
         device = pick_device(self.config.device)
         for config in configs.values():  # all of them, before the first model takes its time
             check_machine(config, device, processes()[1])
@@ -66,14 +65,18 @@ class Train:
                 Path(config.out).mkdir(parents=True, exist_ok=True)
                 folders.enter_context(alone(config.out))
             if main:
-                self._write_settings()
+                print(corpus.report)
+                self._write_settings(corpus)
             for name, config in configs.items():
                 train(config, on_start=START.get(name), corpus=corpus)
-                if main and shape.vocab_size == TEXT_TOKENS:
-                    text = [sample(config.out, prompt) for prompt in ("def ", "class ", "import ")]
-                    replace_text(out / name / "sample.txt", "\n\n-----\n".join(text) + "\n")
+                if main and text:
+                    rooms = {
+                        p: shape.block_size - 1 - len(p) for p in ("def ", "class ", "import ")
+                    }
+                    said = [sample(config.out, p, min(n, 500)) for p, n in rooms.items() if n > 0]
+                    replace_text(out / name / "sample.txt", "\n\n-----\n".join(said) + "\n")
             if main:
-                self._report(out)
+                self._report(out, text)
 
     def _config_of(self, name):
         """The TrainConfig of one model. A run that was stopped in the first has no second yet."""
@@ -88,27 +91,26 @@ class Train:
             resume=self.config.resume and (can_resume(folder) or name == self.variants[0]),
         )
 
-    def _write_settings(self):
+    def _write_settings(self, corpus):
         """What --resume needs to know, beside the folders of the models."""
-        settings = dataclasses.asdict(self.config) | {"variants": self.variants}
-        for name in NOT_KEPT:
-            del settings[name]
+        settings = dataclasses.asdict(self.config) | {"variants": self.variants} | corpus.facts
+        settings = {name: value for name, value in settings.items() if name not in NOT_KEPT}
         replace_text(Path(self.config.out) / SETTINGS, json.dumps(settings, indent=2) + "\n")
 
-    def _report(self, out):
+    def _report(self, out, text):
         from minidiff.look import plots
 
         runs = {name: read_metrics(out / name) for name in self.variants}
         figure = plots.training_curves(runs)
         replace_file(out / "compare.png", lambda new: figure.savefig(new, format="png", dpi=120))
-        text = self.config.model.vocab_size == TEXT_TOKENS
         unit = "nats/byte" if text else "nats/token"
         for name, rows in runs.items():
             losses = [row["val_loss"] for row in rows if "val_loss" in row] or [math.nan]
             best = f" (best {min(losses):.4f})" if min(losses) < losses[-1] else ""
             print(f"{name:14s} validation loss {losses[-1]:.4f}{best} {unit}: {out / name}")
         if text:
-            print(read_text(out / self.variants[0] / "sample.txt", "").split("\n-----\n")[0])
+            said = read_text(out / self.variants[0] / "sample.txt", "").split("\n-----\n")[0]
+            print(printable(said) if sys.stdout.isatty() else said)
         print(f"\nfigure: {out / 'compare.png'}")
 
 
@@ -158,7 +160,8 @@ class Sample:
 
     def run(self):
         """Print the prompt and its continuation."""
-        print(sample(**vars(self)))
+        said = sample(**vars(self))
+        print(printable(said) if sys.stdout.isatty() else said)
 
 
 @dataclass
@@ -203,7 +206,7 @@ def sample(
             "--temperature, --tokens and --seed must be at least 0, --top-k at least 1"
         )
     model = load_run(folder, device, best)
-    if model.config.vocab_size != TEXT_TOKENS:
+    if not writes_text(folder):
         raise ValueError(f"{folder}: this model's tokens are not bytes, so it cannot write text")
     if device.type == "cuda":
         model = model.bfloat16()  # decoding reads every weight for every token: half the bytes
@@ -226,7 +229,7 @@ def begun(out):
     path, fix = Path(out) / SETTINGS, "give all settings again, after removing this file"
     if not path.exists():
         return None
-    saved = read_json(path, fix)
+    saved = {k: v for k, v in read_json(path, fix).items() if not k.startswith("data_")}
     try:
         model, variants = GPTConfig(**saved.pop("model")), tuple(map(str, saved.pop("variants")))
         return Train(TrainConfig(model=model, out=str(out), **saved), variants=variants)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from minidiff.data import text_changed
 from minidiff.files import alone, open_weights, read_text, replace_file, replace_text
 from minidiff.runs import (
     BEST,
@@ -37,22 +38,20 @@ class Run:
         self.metrics = self.folder / "metrics.jsonl"
         settings = dataclasses.asdict(config)
         self.settings = {k: v for k, v in settings.items() if k not in NOT_KEPT}
-        self.settings["data_fingerprint"] = corpus.fingerprint
+        self.settings |= corpus.facts
         if config.resume:
-            self._check_same_settings()
+            self._check_same_settings(corpus)
         elif not config.overwrite:
             refuse_to_overwrite(self.folder)
 
-    def _check_same_settings(self):
+    def _check_same_settings(self, corpus):
         saved, step = saved_settings(self.folder)
         known = {f.name: f.default for f in dataclasses.fields(self.config)}  # of older versions
         saved, now = known | saved | saved["model"], self.settings | self.settings["model"]
-        if saved.get("data_fingerprint") != now["data_fingerprint"]:
-            raise ValueError(
-                f"--resume: the text of --data is not the one that {self.folder} began with: give "
-                "that, or go on from its weights on this text with --init-from and another --out"
-            )
-        changed = [k for k in now if k not in ("model", *MAY_CHANGE) and now[k] != saved.get(k)]
+        if reason := text_changed(saved, corpus):
+            raise ValueError(reason)
+        free = {"model", *MAY_CHANGE, *corpus.facts}
+        changed = [name for name in now if name not in free and now[name] != saved.get(name)]
         if changed:
             raise ValueError(
                 f"--resume: {', '.join(changed)} differ from the run in {self.folder}: "

@@ -119,6 +119,13 @@ def load_run(folder, device="cpu", best=False):
     return model.to(device).eval()
 
 
+def writes_text(folder):
+    """Whether a run's tokens are bytes; only their own tokenizer could read others (nanoGPT's)."""
+    settings = read_json(Path(folder) / "config.json", "give a run folder")
+    tokens = "bytes" if settings["model"]["vocab_size"] == 257 else "ids"  # of older runs
+    return settings.get("data_tokens", tokens) == "bytes"
+
+
 def start_from(model, folder):
     """Give a new model the weights of a run of the same shape (--init-from).
 

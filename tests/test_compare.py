@@ -118,6 +118,7 @@ def test_a_diverged_run_is_a_row_that_says_so(compare):
     assert "DIVERGED" in table([row])
 
 
+@pytest.mark.slow
 def test_the_row_is_written_before_the_weights_are_deleted(compare, monkeypatch):
     """An hour's run must not be lost with them; and what was asked for to be kept, is kept."""
     seen = []
@@ -180,6 +181,7 @@ def test_a_second_process_on_one_results_file_is_refused(compare):
         process.kill()
 
 
+@pytest.mark.slow
 def test_the_text_is_read_once_and_results_inside_it_change_nothing(compare, tmp_path):
     """--data . with runs and results below it: the second run must see the text of the first."""
     inside = tmp_path / "text"

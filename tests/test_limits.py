@@ -31,6 +31,7 @@ def saved_bytes(model, x):
     return sum(size for size, _ in kept.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("deep", [2, 40])
 def test_the_estimate_is_from_below_and_near(name, deep):

@@ -57,6 +57,7 @@ def test_what_has_no_influence_on_the_numbers_may_change(config, tmp_path, monke
     assert losses(folder)[:3] == whole[:3] and len(losses(folder)) == 12
 
 
+@pytest.mark.slow
 def test_settings_come_from_the_folder_that_is_resumed(config, tmp_path, monkeypatch):
     words = cli(config, "--variants", "softmax_1.5h", "diff_v2")
     with monkeypatch.context() as patch:
@@ -101,6 +102,7 @@ def test_fine_tuning_begins_with_the_weights_of_the_other_run(config, tmp_path):
         train(dataclasses.replace(fine, init_from=str(tmp_path), out=str(tmp_path / "none")))
 
 
+@pytest.mark.slow
 def test_fine_tuning_takes_each_models_own_weights(config, tmp_path):
     words = cli(config, "--variants", "diff_v2", "softmax_1.5h")
     command.main(words)
@@ -145,6 +147,7 @@ def test_nohup_is_respected():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_pipe_to_tee_saves(config, tmp_path):
     """tee dies of the same Ctrl-C, so the progress bar writes into a broken pipe."""
     config = dataclasses.replace(config, steps=100_000, save_every=100_000, eval_every=100_000)
@@ -168,6 +171,7 @@ def test_ctrl_c_on_a_pipe_to_tee_saves(config, tmp_path):
     assert "has done" in process.communicate(timeout=90)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["broken", "closed"])
 def test_a_dead_terminal_does_not_end_a_run(config, monkeypatch, how):
     read, write = os.pipe()
@@ -206,6 +210,7 @@ def test_half_an_environment_of_torchrun_is_refused(config, monkeypatch):
     assert processes() == (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_trains_and_resumes_bitwise(config, tmp_path, dtype):
     config = dataclasses.replace(config, dtype=dtype, steps=20)

@@ -56,6 +56,7 @@ class Compare:
         self.results.parent.mkdir(parents=True, exist_ok=True)
         model = self.config.model  # the text once: files of the first run are no text of the second
         self._corpus = open_data(self.config.data, model.vocab_size, model.block_size)
+        print(self._corpus.report)
         with alone(self.results):
             data = self._opened()
             done = {row["key"]: row for row in data["rows"]}
