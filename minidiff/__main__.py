@@ -196,15 +196,12 @@ def check_variants(command):
         raise ValueError(f"--attention {name}: give --variants {name} instead; see --help for all")
 
 
-def sample(
-    folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device="auto", best=False
-):
+def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device="auto",
+           best=False):  # fmt: skip
     """The prompt and what the model of a run folder makes of it, as text."""
     device = pick_device(device)
     if not 0 <= temperature < math.inf or top_k < 1 or tokens < 0 or not 0 <= seed < 2**63:
-        raise ValueError(
-            "--temperature, --tokens and --seed must be at least 0, --top-k at least 1"
-        )
+        raise ValueError("--temperature, --tokens, --seed must be at least 0, --top-k at least 1")
     model = load_run(folder, device, best)
     if not writes_text(folder):
         raise ValueError(f"{folder}: this model's tokens are not bytes, so it cannot write text")

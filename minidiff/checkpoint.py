@@ -26,7 +26,8 @@ from minidiff.runs import (
 log = logging.getLogger("minidiff")
 
 NOT_KEPT = ("resume", "overwrite", "out", "device")  # of a call, and not of the run
-MAY_CHANGE = ("data", "init_from", "log_every", "save_every", "compile", "backend", "steps")
+MAY_CHANGE = ("data", "init_from", "log_every", "save_every", "compile", "backend", "steps",
+              "tensorboard")  # fmt: skip
 
 
 class Run:
@@ -34,11 +35,13 @@ class Run:
 
     def __init__(self, config, corpus, main=True):
         self.folder, self.config, self.main = Path(config.out), config, main
-        self.name, self.best = self.folder.name, math.inf
+        self.name, self.best, self.events = self.folder.name, math.inf, None
         self.metrics = self.folder / "metrics.jsonl"
         settings = dataclasses.asdict(config)
         self.settings = {k: v for k, v in settings.items() if k not in NOT_KEPT}
         self.settings |= corpus.facts
+        if config.tensorboard:
+            event_writer()  # is it there?
         if config.resume:
             self._check_same_settings(corpus)
         elif not config.overwrite:
@@ -75,14 +78,21 @@ class Run:
             first = self._load(model, optimizer, scaler) if resumes else 0
             if self.main and not resumes:
                 self._begin()
-            yield first
+            if self.main and self.config.tensorboard:
+                self.events = event_writer(self.folder, purge_step=first + 1)
+            try:
+                yield first
+            finally:
+                if self.events:
+                    self.events.close()
 
     def _begin(self):
         """What an old run left is gone, its settings last."""
         if not (self.config.overwrite or self.config.resume):
             refuse_to_overwrite(self.folder)  # another process may have been faster
-        for name in WEIGHTS:  # or old weights would lie beside new settings
-            (self.folder / name).unlink(missing_ok=True)
+        old = [self.folder / name for name in WEIGHTS]  # or they would lie beside new settings
+        for path in (*old, *self.folder.glob("events.out.tfevents.*")):
+            path.unlink(missing_ok=True)
         replace_text(self.metrics, "")
         self._write_settings()
 
@@ -91,10 +101,13 @@ class Run:
         replace_text(self.folder / "config.json", text + "\n")
 
     def log(self, rows):
-        """Append rows to metrics.jsonl."""
+        """Append rows to metrics.jsonl, and to TensorBoard's file."""
         if self.main:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
+        for row in rows if self.events else ():
+            for name in row.keys() - {"step"}:
+                self.events.add_scalar(name, row[name], row["step"])
 
     def save(self, model, optimizer, scaler, step):
         """Write checkpoint and weights, each atomically."""
@@ -160,3 +173,12 @@ class Run:
         kept = [row for row in rows if row and row["step"] <= step]
         self.best = min((row["val_loss"] for row in kept if "val_loss" in row), default=math.inf)
         replace_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def event_writer(*args, **kwargs):
+    """PyTorch's writer of TensorBoard events; without arguments, only whether it can be used."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(f"--tensorboard: {error}; pip install tensorboard") from None
+    return SummaryWriter(*args, **kwargs) if args else None

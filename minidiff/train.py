@@ -54,6 +54,7 @@ class TrainConfig:
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda, mps (Apple)
     dtype: str = "auto"  # of matmuls: auto (what the GPU is fast in), float32, bfloat16, float16
     compile: str = "auto"  # auto (blocks on a GPU that can, else none), blocks, model, none
+    tensorboard: bool = False  # also write TensorBoard's events (pip install tensorboard)
     init_from: str = ""  # a run folder: fine-tune, from its weights
     resume: bool = False  # continue the run in the folder, also one that ended, with more steps
     overwrite: bool = False  # start anew although the folder holds a run

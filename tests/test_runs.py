@@ -275,3 +275,38 @@ def test_numpy_integers_are_integers_and_what_is_not_finite_is_named():
             GPTConfig(rope_theta=value)
     with pytest.raises(ValueError, match=r"steps=2\.5"):
         TrainConfig(steps=2.5)
+
+
+# ---- TensorBoard -------------------------------------------------------------------------------
+
+
+def test_tensorboard_gets_every_row_of_the_metrics_once(config):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="pip install tensorboard"
+    )
+    config = dataclasses.replace(config, tensorboard=True)
+
+    class Killed(Exception):
+        pass
+
+    def kill(rows):
+        if rows[-1]["step"] >= 8:  # logged, but not in a checkpoint
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, on_log=kill)
+    folder = train(dataclasses.replace(config, resume=True))
+    events = accumulator.EventAccumulator(str(folder)).Reload()
+    for name in ("loss", "val_loss", "lr"):
+        expected = {row["step"]: row[name] for row in read_metrics(folder) if name in row}
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert [step for step, _ in found] == sorted(expected)
+        assert [value for _, value in found] == pytest.approx(list(expected.values()))
+
+
+def test_tensorboard_that_is_not_installed_is_named_before_training(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    refused(lambda: train(dataclasses.replace(config, tensorboard=True)), "pip install tensorboard")
+    assert not os.path.exists(config.out)
