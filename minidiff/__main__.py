@@ -38,6 +38,8 @@ from minidiff.study.report import claims_text, write
 from minidiff.train import PRESETS, TrainConfig, check_machine, train
 from minidiff.variants import START, variant
 
+PROMPTS = ("def ", "class ", "import ")  # of the samples that train writes
+
 
 @dataclass
 class Train:
@@ -52,11 +54,12 @@ class Train:
         """Train every variant, sample from each, and draw the comparison."""
         check_variants(self)
         out, main = Path(self.config.out), processes()[0] == 0
+        device = pick_device(self.config.device)
+        check_machine(self.config, device, processes()[1])
         configs = {name: self._config_of(name) for name in self.variants}
         shape = self.config.model  # the text is opened once, or the first run's files become text
         corpus = open_data(self.config.data, shape.vocab_size, shape.block_size)
         text = corpus.tokens == "bytes"
-        device = pick_device(self.config.device)
         for config in configs.values():  # all of them, before the first model takes its time
             check_machine(config, device, processes()[1])
             Run(config, corpus)
@@ -70,10 +73,11 @@ class Train:
             for name, config in configs.items():
                 train(config, on_start=START.get(name), corpus=corpus)
                 if main and text:
-                    rooms = {
-                        p: shape.block_size - 1 - len(p) for p in ("def ", "class ", "import ")
-                    }
-                    said = [sample(config.out, p, min(n, 500)) for p, n in rooms.items() if n > 0]
+                    said = [
+                        sample(config.out, prompt, min(500, shape.block_size - 1 - len(prompt)))
+                        for prompt in PROMPTS
+                        if len(prompt) < shape.block_size
+                    ]
                     replace_text(out / name / "sample.txt", "\n\n-----\n".join(said) + "\n")
             if main:
                 self._report(out, text)
@@ -218,11 +222,7 @@ SETTINGS = "train.json"  # in --out: the settings of all its models
 
 
 def begun(out):
-    """The Train command that began in a folder, with its settings; None if none did.
-
-    Raises:
-        ValueError: its file is damaged.
-    """
+    """The Train command that began in a folder, with its settings; None if none did."""
     path, fix = Path(out) / SETTINGS, "give all settings again, after removing this file"
     if not path.exists():
         return None

@@ -41,7 +41,7 @@ def model_bytes(config):
     try:
         with torch.device("meta"):
             model = GPT(dataclasses.replace(config, n_layer=layers))
-    except (RuntimeError, OverflowError):  # more elements than a 64-bit integer can count
+    except (RuntimeError, OverflowError, TypeError):  # more than a 64-bit integer can count
         return math.inf, math.inf
     blocks = sum(p.nbytes for p in model.blocks.parameters())
     weights = sum(p.nbytes for p in model.parameters()) + blocks * (config.n_layer / layers - 1)
@@ -69,12 +69,12 @@ def check_model(config, device, what):
 def check_training(config, device, processes=1):
     """Raise a ValueError where a training cannot fit into the memory of device or machine."""
     c = config.model
-    what = (f"training with --n-layer {c.n_layer} --n-embd {c.n_embd} --block-size {c.block_size} "
-            f"--batch-size {config.batch_size}")  # fmt: skip
+    sizes = [(f.name, getattr(c, f.name)) for f in dataclasses.fields(c) if f.type is int]
+    sizes += [(name, getattr(config, name)) for name in ("batch_size", "eval_batches")]
+    what = "training with " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in sizes)
     _refuse(training_bytes(config, processes), device, what, "take less, or a larger --grad-accum")
     windows = config.batch_size * max(2.0 * (c.block_size + 1), config.eval_batches)  # int64
-    cpu = torch.device("cpu")
-    _refuse(8 * windows, cpu, f"a batch of {what[14:]}", "take less")
+    _refuse(8 * windows, torch.device("cpu"), what, "take less")
 
 
 def _refuse(needed, device, what, fix):

@@ -34,8 +34,10 @@ class GPTConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value, whole = getattr(self, field.name), field.type is int
-            if whole and not (isinstance(value, numbers.Integral) and 0 < value < 2**63):
-                raise ValueError(f"{field.name}={value!r} must be a positive whole number")
+            if whole and not (isinstance(value, numbers.Integral) and 0 < value < 2**31):
+                raise ValueError(
+                    f"{field.name}={value!r} must be a positive whole number below 2**31"
+                )
             if whole:
                 object.__setattr__(self, field.name, int(value))  # NumPy's integers are no JSON
         if self.n_head % self.n_kv_head:

@@ -19,6 +19,7 @@ import torch
 from minidiff.data import open_data
 from minidiff.devices import only_one_process, pick_device
 from minidiff.files import alone, replace_text
+from minidiff.limits import check_training
 from minidiff.look.probe import probe, spikes, summary
 from minidiff.runs import CHECKPOINT, WEIGHTS, load_run, read_metrics
 from minidiff.study.results import METRICS, read_results
@@ -47,6 +48,7 @@ class Compare:
             raise ValueError("--probe-windows must be at least 1")
         if not self.seeds:
             raise ValueError("--seeds: give at least one")
+        check_training(self.config, pick_device(self.config.device))
         for lr, seed, name in self._grid():
             self._config(name, lr, seed)  # an unknown or impossible one stops here
 
