@@ -143,12 +143,10 @@ def _sdpa(q, k, v, causal, mask=None):
         mask = mask.tril(n_keys - n_queries)
     is_causal = causal and n_queries == n_keys  # one query with a cache (T = 1) sees every key
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # SDPA wants (B, H, T, d)
-    choice = sdpa_kernel(_SDPA_ORDER, set_priority=True) if q.is_cuda else nullcontext()
-    with choice:
-        out = F.scaled_dot_product_attention(
+    with sdpa_kernel(_SDPA_ORDER, set_priority=True) if q.is_cuda else nullcontext():
+        return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
-        )
-    return out.transpose(1, 2)  # (B, T, H, d)
+        ).transpose(1, 2)  # (B, T, H, d)
 
 
 def _sdpa_cached(q, k_cache, v_cache, n_keys):

@@ -45,6 +45,15 @@ def test_report_says_what_ran_where_and_leaves_a_figure(reports, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("text", ["precious", '{"rows": []}', "[]", ""])
+def test_a_file_that_is_no_result_of_bench_is_not_overwritten(tmp_path, text):
+    out = tmp_path / "precious.json"
+    out.write_text(text)
+    with pytest.raises(ValueError, match=r"precious\.json.* give another --out"):
+        ops.ops(ops.OpsBench(**{**ops.OpsBench.CPU, "device": "cpu", "out": str(out)}))
+    assert out.read_text() == text
+
+
 @pytest.mark.parametrize("name", ["ops", "train", "decode"])
 def test_medians_lie_between_their_extremes(reports, name):
     measured = [row for row in reports[0][name]["rows"] if "ms" in row]

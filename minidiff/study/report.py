@@ -7,7 +7,7 @@ import math
 import re
 from pathlib import Path
 
-from minidiff.runs import replace_file
+from minidiff.files import read_text, replace_text
 from minidiff.study.claims import claims
 from minidiff.study.entries import LONG, MAIN
 from minidiff.study.evidence import RESULTS, SET_ASIDE, Evidence, gap_over_training
@@ -38,12 +38,13 @@ def write(folder=RESULTS, readme=None):
 
 
 def _put(path, text):
-    replace_file(Path(path), lambda file: file.write_text(text, encoding="utf-8"))
+    replace_text(path, text)
 
 
 def put_into(readme, text):
     """Replace what stands between the two marks of a Markdown file."""
-    before, mark, rest = Path(readme).read_text(encoding="utf-8").partition(BEGIN)
+    fix = "give a Markdown file with the two marks of the table"
+    before, mark, rest = read_text(readme, fix).partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
         raise ValueError(f"{readme} has no <!-- claims --> and <!-- end of claims --> to fill")
