@@ -85,7 +85,7 @@ def attention(q, k, v, *, backend="auto", causal=True, n_keys=None):
         ValueError: shapes do not fit. RuntimeError: the named backend cannot run here, and why.
     """
     _check_shapes(q, k, v, causal)
-    kernel = choose(PLAIN, backend, q, k, v)
+    kernel = choose(PLAIN, backend, q, k, v)  # with a cache, too: a named backend must run here
     if n_keys is not None:
         return choose(CACHED, backend, q, k, v).run(q, k, v, n_keys)
     return kernel.run(q, k, v, causal)

@@ -18,7 +18,8 @@ def generate(model, idx, max_new_tokens, *, temperature=1.0, top_k=None, seed=No
         model: a GPT, or any module with ``config.block_size`` and ``forward(idx, cache=...)``.
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: sample among the k likeliest tokens only.
-        seed: makes the draw repeatable on one machine; None draws afresh.
+        seed: the same call gives the same text on one machine; another length, batch or device may
+            not. None draws afresh.
     Returns:
         (B, T + new). Generation stops, with a warning in the log, when block_size is full.
     Raises:

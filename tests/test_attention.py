@@ -199,11 +199,15 @@ def test_flash_attn_runs_only_at_head_sizes_where_it_was_right(monkeypatch):
         return getattr(choose(operation, backend, q, q, q), "name", None)
 
     assert chosen("auto", 64) == "flash4" and chosen("auto", 72) == "sdpa"
-    assert chosen("auto", 64, PAIR) == "pair" == chosen("pair", 128, PAIR)
-    assert chosen("auto", 128, PAIR) is None  # where it was not faster than two steps
+    assert chosen("pair", 64, PAIR) == "pair" == chosen("pair", 128, PAIR)
+    assert chosen("auto", 64, PAIR) is None  # flash-attn 4 is there, and nobody compared the two
     for backend in ("flash", "flash2", "flash4"):
         with pytest.raises(RuntimeError, match=r"head size 72 .*use backend='sdpa'"):
             chosen(backend, 72)
+    without_flash = {"flash_attn", "flash_attn.cute.interface"}
+    monkeypatch.setattr(packages, "why_missing", lambda m: "none" if m in without_flash else None)
+    assert chosen("auto", 64, PAIR) == "pair"
+    assert chosen("auto", 128, PAIR) is None  # where it was not faster than two steps
 
 
 @pytest.mark.parametrize(

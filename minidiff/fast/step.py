@@ -24,7 +24,8 @@ from minidiff.model import GPT, Block, DiffV2Attention, SoftmaxAttention, SwiGLU
 
 MODULES = {GPT, Block, SoftmaxAttention, DiffV2Attention, SwiGLU, nn.Linear, nn.Embedding,
            nn.RMSNorm, nn.ModuleList}  # fmt: skip
-MAX_BATCH = 8  # every sequence reads the weights again, from the L2 cache
+MAX_BATCH = 4  # every sequence reads the weights again: fast where they fit into the L2 cache,
+MAX_BATCH_SMALL, SMALL = 32, 2**26  # of so many bytes (bench_writing.json)
 PROGRAMS = 128  # at least so many read a matrix: about one for each multiprocessor
 TILE, WARPS = 4096, 4  # numbers of a matrix that a program holds, and its warps
 
@@ -34,8 +35,10 @@ def why_not(model, batch):
     for module in model.modules():
         if type(module) not in MODULES:
             return f"it does not know {type(module).__name__}"
-    if batch > MAX_BATCH:
-        return f"it is for a batch up to {MAX_BATCH}, not {batch}"
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    limit = MAX_BATCH_SMALL if size < SMALL else MAX_BATCH
+    if batch > limit:
+        return f"it is for a batch up to {limit} at this size, not {batch}"
     return None
 
 

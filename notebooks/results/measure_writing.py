@@ -273,7 +273,7 @@ def device_time_of_a_token():
 
 @part
 def several_sequences():
-    rows, step.MAX_BATCH = FOUND.setdefault("batches", {}), 64
+    rows, step.MAX_BATCH_SMALL = FOUND.setdefault("batches", {}), 64
     try:
         for B in (4, 8, 16, 32):
             for name in ("softmax_h", "diff_v2"):
@@ -282,7 +282,7 @@ def several_sequences():
                     rows[f"B={B} {name} {how}"] = us
                     print(f"   B={B:3d} {name:10s} {how:8s} {us:8.1f} us")
     finally:
-        step.MAX_BATCH = 8
+        step.MAX_BATCH_SMALL = 32
 
 
 @part
