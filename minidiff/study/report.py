@@ -277,10 +277,10 @@ bold it is the wider interval, 95% for all of a claim together, that counts.
 
 **How many.** Each primary interval counts for itself; with Holm's correction
 {{holm}} The best rate
-of a model is that with the lowest mean loss, of those with three seeds: chosen on the same runs, from a
-grid a factor of 2 to 3 apart, which suits DIFF V2 better (notebook 07). The primary checks were named when the
-first round of runs was known, and before the second: what the first round says is less than a
-prediction. Not in any table: {", ".join(f"`{name}`" for name in SET_ASIDE)}.
+of a model is that with the lowest mean loss, of those with three seeds: chosen on the same runs,
+from a grid a factor of 2 to 3 apart, which suits DIFF V2 better (notebook 07). The primary checks
+were named when the first round of runs was known, and before the second: what the first round says
+is less than a prediction. Not in any table: {", ".join(f"`{name}`" for name in SET_ASIDE)}.
 
 **Units.** Loss is in nats a byte. Published: 0.02 to 0.03 nats a token, which at four bytes a token
 is 0.005 to 0.008 a byte.
