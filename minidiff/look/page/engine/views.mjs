@@ -70,23 +70,30 @@ export function numbers(model) {
   return { layers, heads };
 }
 
-/** Every head's map of what multiplies the values, side x side: of each cell the largest weight. */
-export function thumbnails(model, most = 48) {
-  const { L, h } = model,
-    T = model.tokens.length,
+/**
+ * Every head at a glance. pictures: its map of what multiplies the values, side x side, of each cell
+ * the largest weight. copying: mean over queries of the weight on bytes that came after an earlier
+ * copy of the query's own byte, which is what a head does that continues a repetition.
+ */
+export function overview(model, most = 48) {
+  const { L, h, tokens } = model,
+    T = tokens.length,
     side = Math.min(T, most);
-  const pictures = new Float32Array(L * h * side * side);
-  for (let l = 0, at = 0; l < L; l++)
-    for (let i = 0; i < h; i++, at += side * side) {
-      const { weights } = maps(model, l, i);
+  const pictures = new Float32Array(L * h * side * side),
+    copying = new Float32Array(L * h);
+  for (let l = 0; l < L; l++)
+    for (let i = 0; i < h; i++) {
+      const { weights } = maps(model, l, i),
+        from = (l * h + i) * side * side;
       for (let t = 0; t < T; t++)
         for (let s = 0; s <= t; s++) {
-          const cell = at + Math.floor((t * side) / T) * side + Math.floor((s * side) / T);
+          const cell = from + Math.floor((t * side) / T) * side + Math.floor((s * side) / T);
           const weight = weights[t * T + s];
           if (Math.abs(weight) > Math.abs(pictures[cell])) pictures[cell] = weight;
+          if (s > 0 && tokens[s - 1] === tokens[t]) copying[l * h + i] += weight / T;
         }
     }
-  return { side, pictures };
+  return { side, pictures, copying };
 }
 
 /** The probability of each token after token t. */

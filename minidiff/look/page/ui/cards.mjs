@@ -1,0 +1,174 @@
+// A card for each model: the prompt itself, tinted by what the byte that is pointed at looks at.
+// For DIFF V2 three lines that read as the formula: A1, minus lambda A2, equals the difference.
+
+import { quoted, sign, BOS } from "./bytes.mjs";
+import { css, inkOn, tint } from "./colour.mjs";
+import { clamp, fixed, h, percent, range, set, uniqueId, write } from "./dom.mjs";
+
+const LINES = {
+  softmax: [{ name: "weights", label: ["A"], says: "A, the weights" }],
+  diff_v2: [
+    { name: "a1", label: ["A", h("sub", {}, "1")], says: "A1, the first map" },
+    { name: "minus", label: ["− λA", h("sub", {}, "2")], says: "lambda A2, which is taken away" },
+    {
+      name: "weights",
+      label: ["= A", h("sub", {}, "1"), " − λA", h("sub", {}, "2")],
+      says: "A1 minus lambda A2",
+    },
+  ],
+};
+
+export class Card {
+  constructor(page, voice) {
+    Object.assign(this, { page, voice });
+    const title = uniqueId("title");
+    this.layer = this.chooser("layer", voice.layers);
+    this.head = this.chooser("head", voice.heads);
+    this.held = h("span.held");
+    this.lines = LINES[voice.kind].map((line) => this.line(line));
+    this.most = h("p.most");
+    this.node = h(
+      `section.card.${voice.kind}`,
+      { "aria-labelledby": title },
+      h(
+        "header",
+        {},
+        h("h2", { id: title }, voice.title),
+        h("label", {}, "layer ", this.layer),
+        h("label", {}, "head ", this.head),
+        this.held,
+      ),
+      this.lines.map(({ node }) => node),
+      this.most,
+    );
+  }
+
+  chooser(what, count) {
+    const onchange = ({ target }) => {
+      const place = { ...this.page.state.places[this.voice.key], [what]: Number(target.value) };
+      this.page.enter(this.voice, place);
+    };
+    const name = `${this.voice.title}: ${what}`;
+    return h(
+      "select",
+      { onchange, "aria-label": name },
+      range(count, (i) => h("option", { value: i }, `${i}`)),
+    );
+  }
+
+  line({ name, label, says }) {
+    const cells = h("div.cells", {
+      role: "slider",
+      tabindex: 0,
+      "aria-valuemin": 0,
+      "aria-orientation": "horizontal",
+      "aria-label": `${this.voice.title}, ${says}: the byte that looks`,
+      onkeydown: (event) => this.key(event),
+      onpointermove: (event) => this.point(event),
+      onpointerdown: (event) => this.point(event),
+    });
+    const aside = h("div.aside");
+    const node = h(
+      `div.line.${name}`,
+      {},
+      h(
+        "div.label",
+        {},
+        label.map((part) => part.cloneNode?.(true) ?? part),
+      ),
+      cells,
+      aside,
+    );
+    return { name, node, cells, aside };
+  }
+
+  point({ target }) {
+    const index = target.closest("[data-i]")?.dataset.i;
+    if (index !== undefined) this.page.point(Number(index));
+  }
+
+  key(event) {
+    const { query, tokens } = this.page,
+      last = tokens.length - 1;
+    const moves = {
+      ArrowLeft: query - 1,
+      ArrowRight: query + 1,
+      ArrowUp: query - 10,
+      ArrowDown: query + 10,
+      Home: 0,
+      End: last,
+    };
+    if (!(event.key in moves) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    this.page.point(clamp(moves[event.key], 0, last));
+  }
+
+  /** New cells where the tokens changed; then tints, numbers and words for the query. */
+  draw() {
+    const { voice, page } = this,
+      { tokens } = voice.seen,
+      query = Math.min(page.query, tokens.length - 1);
+    const { layer, head } = voice.place;
+    this.layer.value = layer;
+    this.head.value = head;
+    write(this.held, this.heldWords(layer, head));
+    for (const line of this.lines) {
+      if (String(line.tokens) !== String(tokens)) {
+        line.cells.replaceChildren(...tokens.map((token, i) => cell(token, i)));
+        line.tokens = tokens;
+      }
+      this.tint(line, query);
+    }
+    const top = strongest(voice.row("weights", query), 3).map(
+      ([s, w]) => `${quoted(tokens[s])} ${percent(w)}`,
+    );
+    const words = `${quoted(tokens[query])} looks most at ${top.join(", ")}`;
+    write(this.most, words);
+    for (const { cells } of this.lines) {
+      set(cells, "aria-valuemax", tokens.length - 1);
+      set(cells, "aria-valuenow", query);
+      set(cells, "aria-valuetext", `byte ${query} of ${tokens.length - 1}: ${words}`);
+    }
+  }
+
+  heldWords(layer, head) {
+    const wheel = this.page.state.wheels[this.voice.key];
+    if (!wheel) return "";
+    const at = layer * this.voice.heads + head;
+    if (wheel.off[at]) return "switched off";
+    return wheel.lam[at] === null ? "" : `λ held at ${fixed(wheel.lam[at])}`;
+  }
+
+  tint({ name, cells, aside }, query) {
+    const { voice, page } = this,
+      lam = voice.kind === "diff_v2" ? voice.number("lam", query) : 0;
+    const row =
+      name === "minus" ? voice.row("a2", query).map((a) => -lam * a) : voice.row(name, query);
+    for (const [i, node] of [...cells.children].entries()) {
+      const colour = i <= query ? tint(row[i], voice.kind, page.theme) : null;
+      node.style.backgroundColor = colour ? css(colour) : "";
+      node.style.color = colour ? inkOn(colour) : "";
+      node.classList.toggle("query", i === query);
+      node.classList.toggle("later", i > query);
+      node.classList.toggle("negative", name === "weights" && row[i] < -0.005);
+      if (name === "a1") node.style.setProperty("--lam", voice.number("lam", i).toFixed(3));
+    }
+    const first = `${percent(row[0])} on ${voice.seen.tokens[0] === BOS ? "BOS" : "the first byte"}`;
+    const size = `RMS ${fixed(voice.number("rms", query))}`;
+    const said = { a1: [first], minus: [first, `λ ${fixed(lam)}`], weights: [first, size] }[name];
+    aside.replaceChildren(...said.map((words) => h("span", {}, words)));
+  }
+}
+
+const cell = (token, i) =>
+  h(
+    `span.cell${token === BOS ? ".bos" : ""}${token < 33 ? ".blank" : ""}`,
+    { "data-i": i },
+    sign(token),
+  );
+
+/** The `count` entries of a row with the largest weight in size: [[index, weight], ...]. */
+export const strongest = (row, count) =>
+  Array.from(row, (weight, i) => [i, weight])
+    .sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]))
+    .slice(0, count);
