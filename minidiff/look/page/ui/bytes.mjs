@@ -12,7 +12,7 @@ const WORDS = {
   10: "line end",
   13: "carriage return",
   32: "space",
-  [BOS]: "BOS, the beginning",
+  [BOS]: "BOS",
 };
 const hex = (byte) => byte.toString(16).toUpperCase().padStart(2, "0");
 

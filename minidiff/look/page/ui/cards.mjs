@@ -112,7 +112,9 @@ export class Card {
     this.layer.value = layer;
     this.head.value = head;
     write(this.held, this.heldWords(layer, head));
+    const size = fittingSize(this.lines[0].cells.clientWidth, tokens.length);
     for (const line of this.lines) {
+      line.cells.style.setProperty("--size", `${size}px`);
       if (String(line.tokens) !== String(tokens)) {
         line.cells.replaceChildren(...tokens.map((token, i) => cell(token, i)));
         line.tokens = tokens;
@@ -151,7 +153,7 @@ export class Card {
       node.classList.toggle("query", i === query);
       node.classList.toggle("later", i > query);
       node.classList.toggle("negative", name === "weights" && row[i] < -0.005);
-      if (name === "a1") node.style.setProperty("--lam", voice.number("lam", i).toFixed(3));
+      if (name === "minus") node.style.setProperty("--lam", voice.number("lam", i).toFixed(3));
     }
     const first = `${percent(row[0])} on ${voice.seen.tokens[0] === BOS ? "BOS" : "the first byte"}`;
     const size = `RMS ${fixed(voice.number("rms", query))}`;
@@ -166,6 +168,22 @@ const cell = (token, i) =>
     { "data-i": i },
     sign(token),
   );
+
+/** Letters as large as one line holds, within reason: then it wraps. */
+const fittingSize = (width, count) => clamp(Math.floor((width - 60) / (0.87 * count)), 18, 25);
+
+/** What the colours mean. */
+export function key(page) {
+  const swatch = (weight, hue, words) => {
+    const colour = css(tint(weight, hue, page.theme));
+    return h("span", {}, h("i", { style: `background: ${colour}` }), words);
+  };
+  const { kind } = page.voices.at(-1),
+    diff = kind === "diff_v2";
+  const weights = [0.01, 0.1, 0.5, 1].map((weight) => swatch(weight, kind, percent(weight)));
+  const below = [swatch(-0.1, kind, "below zero"), h("span", {}, h("span.bar"), "λ of each byte")];
+  return [h("span", {}, "weight"), ...weights, ...(diff ? below : [])];
+}
 
 /** The `count` entries of a row with the largest weight in size: [[index, weight], ...]. */
 export const strongest = (row, count) =>

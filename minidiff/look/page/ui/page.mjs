@@ -1,14 +1,17 @@
 // The page: prompt, cards, next byte, and four parts under tabs. mount() builds it into any element.
 
 import { newestOnly } from "../engine/client.mjs";
-import { Card } from "./cards.mjs";
+import { Card, key } from "./cards.mjs";
 import { encode, decode } from "./bytes.mjs";
 import { clamp, h, set, uniqueId, write } from "./dom.mjs";
 import { Heads } from "./heads.mjs";
 import { Next } from "./next.mjs";
 import STYLE from "./page.css";
 import { FIRST_TEXT, TABS, freshState, fromHash, toHash } from "./state.mjs";
-import { Voice, tokensOf } from "./voice.mjs";
+import { Steps } from "./steps.mjs";
+import { Tools, wantedTheme } from "./tools.mjs";
+import { Wheel } from "./wheel.mjs";
+import { Writer } from "./writer.mjs";
 
 const EXAMPLES = {
   "a repetition": FIRST_TEXT,
@@ -29,8 +32,15 @@ export class Page {
     this.state = freshState(text);
     this.refresh = newestOnly(() => this.look());
     this.next = new Next(this);
-    this.parts = { heads: new Heads(this) };
+    this.parts = {
+      heads: new Heads(this),
+      wheel: new Wheel(this),
+      steps: new Steps(this),
+      write: new Writer(this),
+    };
+    this.tools = new Tools(this);
     this.build();
+    this.setTheme(wantedTheme());
   }
 
   // ---- The frame -------------------------------------------------------------------------------
@@ -55,8 +65,8 @@ export class Page {
       h("button.quiet", { type: "button", onclick: () => this.type(encode(text), true) }, name),
     );
     this.cardsNode = h("div.cards");
-    this.tabs = TABS.filter((name) => this.parts[name]).map((name) => this.tab(name));
-    this.tools = h("div.tools");
+    this.key = h("p.key", { "aria-hidden": "true" });
+    this.tabs = TABS.map((name) => this.tab(name));
     this.live = h(
       "div.live",
       { hidden: true },
@@ -72,11 +82,11 @@ export class Page {
     set(this.root, "data-lm-suppress-shortcuts", "true"); // JupyterLab: these keys are ours
     this.root.replaceChildren(
       h("style", {}, STYLE),
-      h("header.top", {}, h("h1", {}, "What does a byte look at?"), this.tools),
+      h("header.top", {}, h("h1", {}, "Where does attention look?"), this.tools.node),
       h(
         "p.lead",
         {},
-        "Two small language models run inside this page. Type, point at a byte, and the text shows where it looks: softmax attention in blue, differential attention in orange.",
+        "Two small language models run inside this page. Point at a letter: its attention colours the text, softmax in blue, DIFF V2 in orange.",
       ),
       h(
         "div.ask",
@@ -188,7 +198,7 @@ export class Page {
       );
       return null;
     }
-    write(this.problem, "");
+    this.complain("");
     if (chosen) this.prompt.value = decode(bytes);
     return this.change({ bytes, query: null });
   }
@@ -214,7 +224,7 @@ export class Page {
       await Promise.all(this.loaded.map((voice) => voice.look(this.state, wanted)));
       this.voices = this.loaded.filter(({ seen }) => seen);
     } catch (error) {
-      write(this.problem, error.message);
+      this.complain(error.message);
       return;
     }
     this.draw(false);
@@ -228,13 +238,14 @@ export class Page {
       this.cards.length !== this.voices.length
     ) {
       this.cards = this.voices.map((voice) => new Card(this, voice));
-      this.cardsNode.replaceChildren(...this.cards.map(({ node }) => node));
+      this.cardsNode.replaceChildren(...this.cards.map(({ node }) => node), this.key);
     }
     this.live.hidden = false;
     this.bos.checked = state.bos;
     const text = decode(state.bytes);
     if (this.prompt.value !== text && document.activeElement !== this.prompt)
       this.prompt.value = text;
+    if (!queryOnly) this.key.replaceChildren(...key(this));
     for (const card of this.cards) card.draw();
     this.next.draw();
     for (const { name, button, panel } of this.tabs) {
@@ -254,8 +265,21 @@ export class Page {
   }
 
   get theme() {
-    return this.root.dataset.theme ?? "light";
+    return this.root.dataset.theme;
+  }
+
+  setTheme(theme) {
+    this.root.dataset.theme = theme;
+    this.tools.draw();
+    if (this.voices.length) this.draw(false);
+  }
+
+  /** A line about what goes on, and a line about what went wrong. */
+  say(words) {
+    write(this.status, words);
+  }
+
+  complain(words) {
+    write(this.problem, words);
   }
 }
-
-export { Voice, tokensOf };
