@@ -1,4 +1,4 @@
-// The page's side of a worker: promises, and only the newest of many wishes.
+// The page's side of a worker: a promise for each request.
 
 import WORKER from "worker-source"; // the text of worker.mjs and all it imports; see build.mjs
 
@@ -31,28 +31,4 @@ export class Engine {
   close() {
     this.worker.terminate();
   }
-}
-
-/**
- * A function that runs `work` once at a time. Called meanwhile, it remembers the newest request
- * only: while a slider is dragged nothing queues up. Resolves when nothing is left to do.
- */
-export function newestOnly(work) {
-  let next = null,
-    running = null;
-  const run = async () => {
-    try {
-      while (next) {
-        const request = next;
-        next = null;
-        await work(...request);
-      }
-    } finally {
-      running = null;
-    }
-  };
-  return (...request) => {
-    next = request;
-    return (running ??= run());
-  };
 }

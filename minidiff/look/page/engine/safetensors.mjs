@@ -40,11 +40,11 @@ export function readSafetensors(file) {
 
 /** Write a tensor's numbers into a Float32Array. `scale` holds one factor a row, for I8. */
 export function toFloat32({ dtype, shape, bytes }, out, scale = null) {
-  const whole = new Uint8Array(bytes).buffer; // a copy, at an address that every typed array may start at
+  const whole = new Uint8Array(bytes).buffer; // a copy starts where every type may
   if (dtype === "F32") out.set(new Float32Array(whole));
   else if (dtype === "BF16") {
     const bits = new Uint32Array(out.buffer, out.byteOffset, out.length);
-    new Uint16Array(whole).forEach((half, i) => (bits[i] = half << 16)); // bfloat16 is a cut float32
+    new Uint16Array(whole).forEach((half, i) => (bits[i] = half << 16)); // a cut float32
   } else if (dtype === "F16")
     new Uint16Array(whole).forEach((half, i) => (out[i] = fromHalf(half)));
   else {
@@ -103,7 +103,8 @@ export function readConfig(text) {
   return config;
 }
 
-export const hiddenSize = (config) => 64 * Math.ceil((8 * config.n_embd) / 3 / 64); // SwiGLU, model.py
+/** Width of SwiGLU, as minidiff/model.py rounds it. */
+export const hiddenSize = (config) => 64 * Math.ceil((8 * config.n_embd) / 3 / 64);
 
 /** name -> shape of every tensor of a model, as minidiff/model.py names them. */
 export function tensorShapes(config) {

@@ -71,9 +71,9 @@ export function numbers(model) {
 }
 
 /**
- * Every head at a glance. pictures: its map of what multiplies the values, side x side, of each cell
- * the largest weight. copying: mean over queries of the weight on bytes that came after an earlier
- * copy of the query's own byte, which is what a head does that continues a repetition.
+ * Every head at a glance. pictures: its map of what multiplies the values, side x side, of each
+ * cell the largest weight. copying: mean over queries of the weight on bytes that came after an
+ * earlier copy of the query's own byte, as a head does that continues a repetition.
  */
 export function overview(model, most = 48) {
   const { L, h, tokens } = model,

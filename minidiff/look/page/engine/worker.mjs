@@ -1,6 +1,6 @@
 // A model in a worker of its own, so that the page never waits. Requests and answers:
 //
-//     {id, type: "load", config: text, weights: Uint8Array or base64}  -> {config, parameters, simd}
+//     {id, type: "load", config: text, weights: Uint8Array or base64}  -> see load()
 //     {id, type: "look", tokens, wheel, layer, head, overview}         -> see look()
 //     {id, type: "trace", layer, head, query}                          -> views.trace()
 //

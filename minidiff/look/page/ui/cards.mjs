@@ -6,15 +6,11 @@ import { css, inkOn, tint } from "./colour.mjs";
 import { clamp, fixed, h, percent, range, set, uniqueId, write } from "./dom.mjs";
 
 const LINES = {
-  softmax: [{ name: "weights", label: ["A"], says: "A, the weights" }],
+  softmax: [{ name: "weights", label: "A", says: "A, the weights" }],
   diff_v2: [
-    { name: "a1", label: ["A", h("sub", {}, "1")], says: "A1, the first map" },
-    { name: "minus", label: ["− λA", h("sub", {}, "2")], says: "lambda A2, which is taken away" },
-    {
-      name: "weights",
-      label: ["= A", h("sub", {}, "1"), " − λA", h("sub", {}, "2")],
-      says: "A1 minus lambda A2",
-    },
+    { name: "a1", label: "A₁", says: "A1, the first map" },
+    { name: "minus", label: "− λA₂", says: "lambda A2, which is taken away" },
+    { name: "weights", label: "= A₁ − λA₂", says: "A1 minus lambda A2" },
   ],
 };
 
@@ -68,17 +64,7 @@ export class Card {
       onpointerdown: (event) => this.point(event),
     });
     const aside = h("div.aside");
-    const node = h(
-      `div.line.${name}`,
-      {},
-      h(
-        "div.label",
-        {},
-        label.map((part) => part.cloneNode?.(true) ?? part),
-      ),
-      cells,
-      aside,
-    );
+    const node = h(`div.line.${name}`, {}, h("div.label", {}, label), cells, aside);
     return { name, node, cells, aside };
   }
 

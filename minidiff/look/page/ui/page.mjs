@@ -1,6 +1,6 @@
-// The page: prompt, cards, next byte, and four parts under tabs. mount() builds it into any element.
+// The page: prompt, cards, next byte, and four parts under tabs, built into any element.
 
-import { newestOnly } from "../engine/client.mjs";
+import { newestOnly } from "../engine/newest.mjs";
 import { Card, key } from "./cards.mjs";
 import { encode, decode } from "./bytes.mjs";
 import { clamp, h, set, uniqueId, write } from "./dom.mjs";

@@ -93,7 +93,8 @@ export class Writer {
       );
     }
     this.who.value = this.voice.key;
-    if (this.start !== null && state.bytes.length <= this.start) this.start = null; // the reader did it
+    const shorter = this.start !== null && state.bytes.length <= this.start;
+    if (shorter) this.start = null; // the reader took it back by hand
     write(this.go, this.running ? "Stop" : "Write on");
     set(this.one, "disabled", this.running ? "" : null);
     set(this.back, "disabled", this.start === null ? "" : null);
@@ -104,7 +105,7 @@ export class Writer {
   }
 }
 
-/** A token of a distribution, for one random number from 0 to 1; temperature 0 takes the likeliest. */
+/** A token of a distribution for a random number from 0 to 1; temperature 0 takes the likeliest. */
 export function draw(shares, temperature, random) {
   if (temperature === 0) return shares.indexOf(shares.reduce((a, b) => Math.max(a, b)));
   let left = random * shares.reduce((a, b) => a + b);
