@@ -45,6 +45,9 @@ test("a share link gives the state back", () => {
   off[27] = true;
   state.wheels = { diff_v2: { lam, off, heads: 4 } };
   assert.deepEqual(fromHash(`#${toHash(state)}`, SHAPES), state);
+  lam.fill(0.5);
+  assert.ok(toHash(state).includes("diff_v2.lam=all%3A0.5"));
+  assert.deepEqual(fromHash(toHash(state), SHAPES), state);
   assert.deepEqual(fromHash("", SHAPES), freshState());
 });
 
@@ -144,7 +147,7 @@ test("the steps say the trace's numbers", () => {
     assert.equal(told.length, count);
     assert.deepEqual(told[1].rows[0].values, found.branches[0].a);
     if (count === 6)
-      assert.ok(told[4].says.includes(`becomes ${fixed(found.rms)}`));
+      assert.ok(told[4].says.includes(`becomes ${fixed(found.rms / found.size)}`));
     const svg = bars(told[0].rows, 600, told[0].says);
     assert.equal(svg.match(/<rect/g).length, 4 * told[0].rows.length);
     assert.ok(svg.includes("&#60;") && !/>[^<]*<<\/text>/.test(svg)); // the byte "<" is escaped

@@ -1,6 +1,6 @@
-// Builds what is committed from what is read: engine/kernel.mjs (WebAssembly in base64), and in
-// dist/ explorer.js, the one classic script of the page, and widget.js, a module for anywidget. Needs
-// `npm ci` in this folder; whoever uses the page or the package does not.
+// Builds what is committed from what is read: engine/kernel.mjs (WebAssembly in base64), and
+// dist/explorer.js, the one classic script of the page. Needs `npm ci` in this folder; whoever uses
+// the page or the package does not.
 //
 //     node build.mjs [FOLDER]     writes there instead of here, for the test that compares
 

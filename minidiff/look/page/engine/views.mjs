@@ -32,23 +32,27 @@ export function maps(model, layer, head) {
 /** The first queries say little: with few keys, each gets a large share. As probe.py. */
 export const skipped = (T) => Math.max(1, Math.min(64, Math.floor(T / 4)));
 
+/** RMS of the values that a head reads, over the whole prompt. */
+function valueRms({ layers, tokens, kv, h, d }, layer, head) {
+  const group = Math.floor((head * kv) / h);
+  const squares = tokens.map((_, t) => layers[layer].squares[t * kv + group]);
+  return Math.sqrt(squares.reduce((a, b) => a + b) / (tokens.length * d));
+}
+
+const range = (count, f) => Array.from({ length: count }, (_, i) => f(i));
+
 /**
  * lam, rms and the share of token 0 (first: of |A1 - lambda A2|, first1 and first2 of the maps) of
  * every layer, token and head; `heads` has the same as one number for each head, over the queries
  * after the first few. rms is over the RMS of the head's values.
  */
 export function numbers(model) {
-  const { L, h, kv, d, diff } = model,
+  const { L, h, diff } = model,
     T = model.tokens.length,
     skip = Math.min(skipped(T), T - 1);
-  const layers = model.layers.map((cache) => {
-    const upTo = (array) => array.slice(0, T * h);
-    const size = Array.from({ length: h }, (_, i) => {
-      const group = Math.floor((i * kv) / h);
-      let squares = 0;
-      for (let t = 0; t < T; t++) squares += cache.squares[t * kv + group];
-      return Math.sqrt(squares / (T * d));
-    });
+  const layers = model.layers.map((cache, l) => {
+    const upTo = (array) => array.slice(0, T * h),
+      size = range(h, (i) => valueRms(model, l, i));
     const names = diff ? ["lam", "first", "first1", "first2"] : ["first", "first1"];
     const found = Object.fromEntries(names.map((name) => [name, upTo(cache[name])]));
     return { ...found, rms: upTo(cache.rms).map((rms, at) => rms / size[at % h]) };
@@ -108,7 +112,7 @@ export function losses(model) {
   return model.tokens.slice(1).map((token, t) => -Math.log(nextToken(model, t)[token]));
 }
 
-/** One query of one head, every step of the formula with its numbers. */
+/** One query of one head, every step of the formula with its numbers. size: RMS of the values. */
 export function trace(model, layer, head, t) {
   const { d, h, H, kv, D, diff, wide } = model,
     cache = model.layers[layer];
@@ -140,6 +144,7 @@ export function trace(model, layer, head, t) {
   return {
     branches,
     lam,
+    size: valueRms(model, layer, head),
     logit,
     context,
     rms: rms(context),

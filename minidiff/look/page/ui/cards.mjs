@@ -142,7 +142,7 @@ export class Card {
       if (name === "minus") node.style.setProperty("--lam", voice.number("lam", i).toFixed(3));
     }
     const first = `${percent(row[0])} on ${voice.seen.tokens[0] === BOS ? "BOS" : "the first byte"}`;
-    const size = `RMS ${fixed(voice.number("rms", query))}`;
+    const size = `context RMS ${fixed(voice.number("rms", query))}`;
     const said = { a1: [first], minus: [first, `λ ${fixed(lam)}`], weights: [first, size] }[name];
     aside.replaceChildren(...said.map((words) => h("span", {}, words)));
   }

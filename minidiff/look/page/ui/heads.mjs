@@ -96,8 +96,8 @@ export class Heads {
       const found = voice.seen.numbers.heads[i],
         where = place(voice, i),
         chosen = i === layer * voice.heads + head;
-      write(share, `${Math.round(100 * found.first)}%`);
-      write(rms, fixed(found.rms).replace(/^0/, ""));
+      set(share, "data-text", `${Math.round(100 * found.first)}%`); // spoken by the button's name
+      set(rms, "data-text", fixed(found.rms).replace(/^0/, ""));
       node.style.setProperty("--share", found.first.toFixed(3));
       node.classList.toggle("silent", Boolean(off?.[i]));
       set(node, "aria-pressed", String(chosen));

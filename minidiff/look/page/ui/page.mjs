@@ -23,6 +23,7 @@ const EXAMPLES = {
 export class Page {
   constructor(root, { text = FIRST_TEXT, sharing = true } = {}) {
     this.root = root;
+    root.minidiff = this; // for the console, and for tests
     this.sharing = sharing;
     this.text = text;
     this.loaded = []; // all models
@@ -98,7 +99,7 @@ export class Page {
           {},
           h("span.try", {}, "Try "),
           examples,
-          h("label.check", {}, this.bos, " BOS before it"),
+          h("label.check", {}, this.bos, " begin with BOS, the start token"),
         ),
       ),
       this.problem,
@@ -159,7 +160,10 @@ export class Page {
     } else if (this.sharing) {
       const shape = { [voice.key]: { layers: voice.layers, heads: voice.heads } };
       const shared = fromHash(this.hash, shape, this.text);
-      if (this.loaded.length === 1) this.state = shared;
+      if (this.loaded.length === 1) {
+        this.state = shared;
+        this.prompt.value = decode(shared.bytes); // also where it is too long to be read
+      }
       Object.assign(this.state.places, shared.places);
       Object.assign(this.state.wheels, shared.wheels);
     }
@@ -243,8 +247,10 @@ export class Page {
     this.live.hidden = false;
     this.bos.checked = state.bos;
     const text = decode(state.bytes);
-    if (this.prompt.value !== text && document.activeElement !== this.prompt)
+    if (this.prompt.value !== text && document.activeElement !== this.prompt) {
       this.prompt.value = text;
+      this.prompt.scrollTop = this.prompt.scrollHeight;
+    }
     if (!queryOnly) this.key.replaceChildren(...key(this));
     for (const card of this.cards) card.draw();
     this.next.draw();

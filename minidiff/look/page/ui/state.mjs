@@ -37,7 +37,9 @@ export function toHash(state) {
       .map((value, i) => (value === null ? null : `${at(i)}:${value}`))
       .filter(Boolean);
     const silent = off.map((yes, i) => (yes ? at(i) : null)).filter(Boolean);
-    if (held.length) fields.set(`${key}.lam`, held.join(","));
+    const one = held.length === lam.length && lam.every((value) => value === lam[0]);
+    if (one) fields.set(`${key}.lam`, `all:${lam[0]}`);
+    else if (held.length) fields.set(`${key}.lam`, held.join(","));
     if (silent.length) fields.set(`${key}.off`, silent.join(","));
   }
   return fields.toString();
@@ -69,10 +71,11 @@ export function fromHash(hash, shapes, text = FIRST_TEXT) {
       heads,
     };
     for (const word of (fields.get(`${key}.lam`) ?? "").split(",")) {
-      const [where, value] = word.split(":"),
-        at = place(where);
-      if (at && value?.trim() && Number(value) >= 0 && Number(value) <= 1)
-        wheel.lam[at.layer * heads + at.head] = Number(value);
+      const [where, value] = word.split(":");
+      if (!value?.trim() || !(Number(value) >= 0 && Number(value) <= 1)) continue;
+      const at = place(where);
+      if (where === "all") wheel.lam.fill(Number(value));
+      else if (at) wheel.lam[at.layer * heads + at.head] = Number(value);
     }
     for (const word of (fields.get(`${key}.off`) ?? "").split(",")) {
       const at = place(word);

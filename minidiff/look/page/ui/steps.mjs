@@ -20,6 +20,7 @@ export function steps(trace, tokens, diff) {
     diff
       ? [row(first, pick(one), "diff_v2", labels), row(second, pick(two), "minus", labels)]
       : [row(first, pick(one), "softmax", labels)];
+  const rms = (one) => fixed(one.rms / trace.size);
   const both = (text) => (diff ? text : "");
   const found = [
     {
@@ -37,7 +38,7 @@ export function steps(trace, tokens, diff) {
     {
       title: "Times the values",
       formula: diff ? "c₁ = A₁V,  c₂ = A₂V" : "c = AV",
-      says: `The weights average the values, ${d} numbers each. RMS ${fixed(one.rms)}${both(` and ${fixed(diff ? two.rms : 0)}; what both share is still in both`)}.`,
+      says: `The weights average the values, ${d} numbers each. Context RMS ${rms(one)}${both(` and ${rms(diff ? two : one)}`)}, where the values have 1.`,
       rows: pair(({ context }) => context, diff ? "c₁" : "c", "c₂"),
     },
   ];
@@ -62,7 +63,7 @@ export function steps(trace, tokens, diff) {
       {
         title: "Subtract",
         formula: "c = c₁ − λc₂",
-        says: `What both maps read alike cancels. RMS ${fixed(one.rms)} becomes ${fixed(trace.rms)}.`,
+        says: `What both maps read alike cancels. Context RMS ${rms(one)} becomes ${rms(trace)}.`,
         rows: [
           row("c₁", one.context, "diff_v2"),
           row(
@@ -155,8 +156,8 @@ export class Steps {
     write(this.title, `${this.at + 1}. ${title}`);
     write(this.formula, formula);
     write(this.says, says);
-    set(this.back, "disabled", this.at === 0 ? "" : null);
-    set(this.forth, "disabled", this.at === this.found.length - 1 ? "" : null);
+    set(this.back, "aria-disabled", this.at === 0);
+    set(this.forth, "aria-disabled", this.at === this.found.length - 1);
     this.list.replaceChildren(
       ...this.found.map((step, i) =>
         h("li", i === this.at ? { "aria-current": "step" } : {}, step.title),

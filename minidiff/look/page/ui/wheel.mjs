@@ -4,7 +4,7 @@
 import { fixed, h, percent, range, set, uniqueId, write } from "./dom.mjs";
 import { isHeld } from "./state.mjs";
 
-const SCOPES = { head: "this head", layer: "its layer", all: "all heads" };
+const SCOPES = { head: "this head", layer: "this layer", all: "all heads" };
 
 export class Wheel {
   constructor(page) {
@@ -18,7 +18,7 @@ export class Wheel {
       { type: "button", onclick: () => page.change({ wheels: {} }) },
       "All as trained",
     );
-    const heads = ["", "as trained", "now"].map((name) => h("th", { scope: "col" }, name));
+    const heads = ["as trained", "now"].map((name) => h("th", { scope: "col" }, name));
     this.node = h(
       "div.wheel",
       {},
@@ -26,7 +26,7 @@ export class Wheel {
       h(
         "div.effects",
         {},
-        h("table", {}, h("thead", {}, h("tr", {}, heads)), this.body),
+        h("table", {}, h("thead", {}, h("tr", {}, h("td"), heads)), this.body),
         this.reset,
         h(
           "p.hint",
@@ -174,7 +174,7 @@ export class Wheel {
       this.controls.replaceChildren(...nodes);
     for (const voice of voices) this.drawControls(voice);
     this.body.replaceChildren(...voices.flatMap((voice) => this.effects(voice)));
-    set(this.reset, "disabled", Object.keys(this.page.state.wheels).length ? null : "");
+    set(this.reset, "aria-disabled", !Object.keys(this.page.state.wheels).length);
   }
 
   drawControls(voice) {
@@ -198,7 +198,7 @@ export class Wheel {
       "aria-valuetext",
       held === null ? `as trained, ${fixed(mean)} in the mean` : `held at ${fixed(held)}`,
     );
-    set(free, "disabled", scoped.some((i) => wheel.lam[i] !== null) ? null : "");
+    set(free, "aria-disabled", !scoped.some((i) => wheel.lam[i] !== null));
     trained.style.setProperty("--at", mean.toFixed(3));
     write(
       meaning,

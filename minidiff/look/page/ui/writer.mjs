@@ -27,7 +27,11 @@ export class Writer {
       oninput: () => page.change({ temperature: Number(this.slider.value) }),
     });
     this.value = h("output");
-    this.one = h("button", { type: "button", onclick: () => this.step() }, "One byte");
+    this.one = h(
+      "button",
+      { type: "button", onclick: () => this.running || this.step() },
+      "One byte",
+    );
     this.go = h("button.main", { type: "button", onclick: () => this.toggle() }, "Write on");
     this.back = h("button", { type: "button", onclick: () => this.takeBack() }, "Take back");
     this.maps = new Maps(page);
@@ -78,6 +82,7 @@ export class Writer {
   }
 
   takeBack() {
+    if (this.start === null) return null;
     this.running = false;
     const bytes = this.page.state.bytes.slice(0, this.start);
     this.start = null;
@@ -96,8 +101,8 @@ export class Writer {
     const shorter = this.start !== null && state.bytes.length <= this.start;
     if (shorter) this.start = null; // the reader took it back by hand
     write(this.go, this.running ? "Stop" : "Write on");
-    set(this.one, "disabled", this.running ? "" : null);
-    set(this.back, "disabled", this.start === null ? "" : null);
+    set(this.one, "aria-disabled", this.running);
+    set(this.back, "aria-disabled", this.start === null);
     this.slider.value = state.temperature;
     write(this.value, fixed(state.temperature, 1));
     set(this.slider, "aria-valuetext", fixed(state.temperature, 1));
