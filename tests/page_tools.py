@@ -1,9 +1,9 @@
 """The page in Chromium, for the tests of the page: a browser, the built site, a server, a visit."""
 
-import functools
 import http.server
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,22 @@ def site(tmp_path_factory):
     return out
 
 
+def voice(page, key, expression):
+    """A value of the page's Voice `v` of this key."""
+    return page.evaluate(
+        f"""() => {{
+            const page = document.querySelector("main").minidiff;
+            const v = page.voices.find((v) => v.key === "{key}");
+            return {expression};
+        }}"""
+    )
+
+
+def settle(page):
+    """Wait until nothing is left to compute."""
+    page.evaluate('() => document.querySelector("main").minidiff.refresh()')
+
+
 @pytest.fixture
 def visit(browser, site):
     """Open the page: visit(hash="", ...options of the context) -> a page without errors."""
@@ -46,7 +62,7 @@ def visit(browser, site):
             browser.new_context(**{"viewport": {"width": 1280, "height": 720}} | options)
         )
         page = contexts[-1].new_page()
-        page.requests = []
+        page.requests, page.voice, page.settle = [], partial(voice, page), partial(settle, page)
         page.on("request", lambda request: page.requests.append(request.url))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto((address or (site / "index.html").as_uri()) + hash)
@@ -62,7 +78,7 @@ def visit(browser, site):
 @pytest.fixture(scope="module")
 def server(site):
     """The site's address, from a server of static files."""
-    handler = functools.partial(Quiet, directory=site)
+    handler = partial(Quiet, directory=site)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
@@ -72,19 +88,3 @@ def server(site):
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
-
-
-def voice(page, key, expression):
-    """A value of the page's Voice `v` of this key."""
-    return page.evaluate(
-        f"""() => {{
-            const page = document.querySelector("main").minidiff;
-            const v = page.voices.find((v) => v.key === "{key}");
-            return {expression};
-        }}"""
-    )
-
-
-def settle(page):
-    """Wait until nothing is left to compute."""
-    page.evaluate('() => document.querySelector("main").minidiff.refresh()')

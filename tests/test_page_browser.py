@@ -4,7 +4,6 @@ import re
 
 import pytest
 import torch
-from page_tools import settle, voice
 from safetensors.torch import load_file
 from test_page import CLOSE, PAGE, TEXT, reference
 
@@ -21,7 +20,7 @@ def test_it_opens_from_a_file_with_no_network(visit):
     schemes = {address.split(":")[0] for address in page.requests}
     assert schemes == {"file", "blob"}
     assert page.locator(".card h2").all_inner_texts() == ["Softmax", "DIFF V2"]
-    assert voice(page, "diff_v2", "v.seen.losses.length") == len("for name in names:\n    print(na")
+    assert page.voice("diff_v2", "v.seen.losses.length") == len("for name in names:\n    print(na")
 
 
 def test_from_a_server_it_fetches_its_own_files_only(visit, server):
@@ -77,13 +76,13 @@ def test_typing_and_pointing(visit):
     page = visit()
     page.get_by_label("Prompt").fill("import os\nimport o")
     page.wait_for_function("() => document.querySelectorAll('.cells')[0].children.length === 19")
-    settle(page)
+    page.settle()
     assert page.locator(".next h2").inner_text() == "Next byte after “o”"
     cells = page.locator(".card.diff_v2 .line.weights .cell")
     cells.nth(6).hover()
     assert "query" in cells.nth(6).get_attribute("class")
     assert "later" in cells.nth(7).get_attribute("class")
-    row = voice(page, "diff_v2", "[...v.row('weights', 6)]")
+    row = page.voice("diff_v2", "[...v.row('weights', 6)]")
     assert len(row) == 7
     percent = lambda x: f"{100 * x:.{int(0.0005 <= abs(x) < 0.0995)}f} %".replace("-", "−")  # noqa: E731
     aside = page.locator(".card.diff_v2 .line.weights .aside").inner_text()
@@ -101,15 +100,15 @@ def test_bytes_that_are_no_ascii_and_prompts_of_a_wrong_length(visit):
     page = visit()
     box, problem = page.get_by_label("Prompt"), page.locator(".problem")
     box.fill("é")
-    settle(page)
+    page.settle()
     assert page.locator(".card.softmax .cell").all_inner_texts() == ["BOS", "C3", "A9"]
     box.fill("x" * 1024)
     assert problem.inner_text() == "1024 bytes: these models read up to 1023"
     box.fill("")
     assert problem.inner_text() == "Type something: at least one byte"
     box.fill("x" * 300)
-    settle(page)
-    assert problem.inner_text() == "" and voice(page, "softmax", "v.seen.tokens.length") == 301
+    page.settle()
+    assert problem.inner_text() == "" and page.voice("softmax", "v.seen.tokens.length") == 301
 
 
 # ---- Heads, the wheel, steps, writing on -------------------------------------------------------
@@ -118,37 +117,37 @@ def test_bytes_that_are_no_ascii_and_prompts_of_a_wrong_length(visit):
 def test_the_overview_enters_a_head_by_mouse_and_by_key(visit):
     page = visit()
     page.get_by_role("button", name=re.compile("^layer 3, head 2: ")).nth(1).click()
-    settle(page)
-    assert voice(page, "diff_v2", "v.place") == {"layer": 3, "head": 2}
+    page.settle()
+    assert page.voice("diff_v2", "v.place") == {"layer": 3, "head": 2}
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowLeft")
-    settle(page)
-    assert voice(page, "diff_v2", "v.place") == {"layer": 4, "head": 1}
+    page.settle()
+    assert page.voice("diff_v2", "v.place") == {"layer": 4, "head": 1}
     page.get_by_role("combobox", name="DIFF V2: layer").select_option("0")
-    settle(page)
-    assert voice(page, "diff_v2", "v.place") == {"layer": 0, "head": 1}
+    page.settle()
+    assert page.voice("diff_v2", "v.place") == {"layer": 0, "head": 1}
     painted = page.locator(".maps canvas").evaluate_all("all => all.map((c) => c.width)")
-    assert painted == [voice(page, "softmax", "v.seen.tokens.length")] * 4
+    assert painted == [page.voice("softmax", "v.seen.tokens.length")] * 4
 
 
 def test_holding_lambda_and_switching_heads_off(visit):
     page = visit(hash="#tab=wheel&diff_v2=5.1&softmax=1.5")
-    loss = lambda key: voice(page, key, "v.summary().loss")  # noqa: E731
+    loss = lambda key: page.voice(key, "v.summary().loss")  # noqa: E731
     trained, softmax = loss("diff_v2"), loss("softmax")
     page.get_by_label("all heads", exact=True).check()
     slider = page.get_by_label("DIFF V2: hold λ at")
     slider.focus()
     page.keyboard.press("Home")
-    settle(page)
+    page.settle()
     assert slider.get_attribute("aria-valuetext") == "held at 0.00"
-    assert voice(page, "diff_v2", "v.seen.maps.a1.every((a, i) => a === v.seen.maps.weights[i])")
+    assert page.voice("diff_v2", "v.seen.maps.a1.every((a, i) => a === v.seen.maps.weights[i])")
     assert loss("diff_v2") != trained and loss("softmax") == softmax
     assert page.locator("td.changed").count() >= 2
     page.get_by_role("button", name="All as trained").click()
-    settle(page)
+    page.settle()
     assert loss("diff_v2") == pytest.approx(trained, abs=1e-5)
     page.get_by_label("switch this head off").first.check()
-    settle(page)
+    page.settle()
     assert loss("softmax") != softmax
     assert page.locator(".card.softmax .held").inner_text() == "switched off"
 
@@ -156,8 +155,8 @@ def test_holding_lambda_and_switching_heads_off(visit):
 def test_without_bos_the_first_byte_stands_first(visit):
     page = visit()
     page.get_by_label("begin with BOS").uncheck()
-    settle(page)
-    assert voice(page, "softmax", "v.seen.tokens[0]") == ord("f")
+    page.settle()
+    assert page.voice("softmax", "v.seen.tokens[0]") == ord("f")
     assert "on the first byte" in page.locator(".card.softmax .aside").inner_text()
     assert page.locator(".cell.bos").count() == 0
 
@@ -174,7 +173,7 @@ def test_step_by_step_with_the_keys(visit):
     page.keyboard.press("ArrowLeft")
     says = page.locator(".steps .says").inner_text()
     at = "v.seen.tokens.length - 1"
-    assert says.endswith(f"becomes {voice(page, 'diff_v2', f'v.number(`rms`, {at})'):.2f}.")
+    assert says.endswith(f"becomes {page.voice('diff_v2', f'v.number(`rms`, {at})'):.2f}.")
     page.get_by_label("The model to follow").select_option("softmax")
     page.wait_for_function("() => document.querySelectorAll('.track-steps li').length === 4")
 
@@ -192,13 +191,13 @@ def test_writing_on_is_what_the_model_writes(visit, site):
     page = visit(hash="#tab=write&temperature=0")
     for _ in range(6):
         page.get_by_role("button", name="One byte").click()
-        settle(page)
+        page.settle()
     assert page.get_by_label("Prompt").input_value() == wanted
     page.get_by_role("button", name="Take back").click()
-    settle(page)
+    page.settle()
     assert page.get_by_label("Prompt").input_value() == prompt
     page.get_by_role("button", name="Write on", exact=True).click()
     page.wait_for_function("() => document.querySelectorAll('.cells')[0].children.length > 40")
     page.get_by_role("button", name="Stop").click()
-    settle(page)
+    page.settle()
     assert page.get_by_label("Prompt").input_value().startswith(wanted)

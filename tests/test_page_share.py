@@ -4,7 +4,6 @@ import json
 import xml.etree.ElementTree
 
 import pytest
-from page_tools import settle, voice
 from test_page import PAGE, store
 
 from minidiff.model import GPT, GPTConfig
@@ -21,12 +20,12 @@ TABS = "All heads", "Take the wheel", "Step by step", "Write on"
 def test_a_share_link_opens_the_same_view(visit, site):
     page = visit()
     page.get_by_label("Prompt").fill("x = [1, 2]")
-    settle(page)
+    page.settle()
     page.get_by_role("tab", name="Take the wheel").click()
     slider = page.get_by_label("DIFF V2: hold λ at")
     slider.focus()
     page.keyboard.press("End")
-    settle(page)
+    page.settle()
     page.locator(".card.softmax .cell").nth(4).hover()
     page.get_by_role("button", name="Copy link").click()
     page.wait_for_function("() => document.querySelector('.status').textContent.includes('link')")
@@ -35,7 +34,7 @@ def test_a_share_link_opens_the_same_view(visit, site):
     state += ".minidiff.state; return { bytes, query, tab, places, wheels }; }"
     assert other.evaluate(state) == page.evaluate(state)
     assert other.get_by_label("Prompt").input_value() == "x = [1, 2]"
-    assert voice(other, "diff_v2", "v.seen.losses") == voice(page, "diff_v2", "v.seen.losses")
+    assert other.voice("diff_v2", "v.seen.losses") == page.voice("diff_v2", "v.seen.losses")
 
 
 def test_the_picture_is_saved(visit, tmp_path):
@@ -70,14 +69,14 @@ def test_a_run_of_ones_own_and_files_that_are_none(visit, tmp_path):
     assert problem.inner_text() == (
         'attention "diff_v1" is not drawn here: the page reads softmax and diff_v2'
     )
-    assert voice(page, "diff_v2", "v.layers") == 7  # what was there is still there
+    assert page.voice("diff_v2", "v.layers") == 7  # what was there is still there
     drop(page, [run / "config.json", run / "model.safetensors"])
     page.wait_for_function(
         "() => document.querySelector('main').minidiff.voices.some((v) => v.layers === 2)"
     )
-    settle(page)
+    page.settle()
     assert problem.inner_text() == ""
-    assert voice(page, "diff_v2", "[v.layers, v.heads, v.limit]") == [2, 2, 64]
+    assert page.voice("diff_v2", "[v.layers, v.heads, v.limit]") == [2, 2, 64]
     assert page.locator(".card.diff_v2 h2").inner_text().startswith("DIFF V2: ")
     page.get_by_label("Prompt").fill("y" * 64)
     assert problem.inner_text() == "64 bytes: these models read up to 63"
@@ -95,7 +94,7 @@ def test_no_barriers_and_nothing_beside_the_screen(visit, width, height, theme):
     page.add_script_tag(path=AXE)
     for tab in TABS:
         page.get_by_role("tab", name=tab).click()
-        settle(page)
+        page.settle()
         found = page.evaluate(
             "async () => (await axe.run()).violations.map((v) => [v.id, v.nodes[0].html])"
         )
@@ -113,7 +112,7 @@ def test_by_keyboard_alone(visit):
         if page.evaluate("document.activeElement.getAttribute('role')") == "tab":
             break
     page.keyboard.press("ArrowRight")
-    settle(page)
+    page.settle()
     assert page.get_by_role("tab", name="Take the wheel").get_attribute("aria-selected") == "true"
     assert page.locator(".wheel").is_visible() and not page.locator(".heads").is_visible()
 
