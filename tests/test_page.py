@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from minidiff import data, probe, runs
+from minidiff import data, runs
+from minidiff.look import probe
 from minidiff.look.page import build
 from minidiff.model import GPT, GPTConfig
 
