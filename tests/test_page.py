@@ -126,7 +126,7 @@ def test_the_bundle_is_built_from_these_sources(tmp_path):
         )
 
 
-BUILT = ["dist/explorer.js", "engine/kernel.mjs"]
+BUILT = ["dist/explorer.js", "dist/widget.js", "engine/kernel.mjs"]
 
 
 @npm_only

@@ -1,6 +1,6 @@
 // Builds what is committed from what is read: engine/kernel.mjs (WebAssembly in base64), and
-// dist/explorer.js, the one classic script of the page. Needs `npm ci` in this folder; whoever uses
-// the page or the package does not.
+// dist/ explorer.js, the one classic script of the page, and widget.js, a module for anywidget.
+// Needs `npm ci` in this folder; whoever uses the page or the package does not.
 //
 //     node build.mjs [FOLDER]     writes there instead of here, for the test that compares
 
@@ -67,7 +67,9 @@ async function bundle(entry, options) {
 const out = process.argv[2] ?? here;
 for (const folder of ["engine", "dist"]) mkdirSync(join(out, folder), { recursive: true });
 writeFileSync(join(out, "engine/kernel.mjs"), await kernelModule());
-writeFileSync(
-  join(out, "dist/explorer.js"),
-  await bundle("ui/main.mjs", { format: "iife", globalName: "minidiff" }),
-);
+const bundles = {
+  "explorer.js": ["ui/main.mjs", { format: "iife", globalName: "minidiff" }],
+  "widget.js": ["ui/widget.mjs", { format: "esm" }],
+};
+for (const [name, how] of Object.entries(bundles))
+  writeFileSync(join(out, "dist", name), await bundle(...how));

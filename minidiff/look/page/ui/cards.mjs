@@ -98,7 +98,7 @@ export class Card {
     this.layer.value = layer;
     this.head.value = head;
     write(this.held, this.heldWords(layer, head));
-    const size = fittingSize(this.lines[0].cells.clientWidth, tokens.length);
+    const size = fittingSize(this.lines[0].cells.clientWidth, tokens.length, page.compact);
     for (const line of this.lines) {
       line.cells.style.setProperty("--size", `${size}px`);
       if (String(line.tokens) !== String(tokens)) {
@@ -156,7 +156,8 @@ const cell = (token, i) =>
   );
 
 /** Letters as large as one line holds, within reason: then it wraps. */
-const fittingSize = (width, count) => clamp(Math.floor((width - 60) / (0.87 * count)), 18, 25);
+const fittingSize = (width, count, compact) =>
+  clamp(Math.floor((width - 60) / (0.87 * count)), compact ? 15 : 18, compact ? 20 : 25);
 
 /** What the colours mean. */
 export function key(page) {

@@ -1,10 +1,15 @@
 // A few lines in place of a framework.
 
+const KEYED = ["button", "input", "select", "textarea", "summary"];
+
 /** An element: h("button.quiet", {onclick, "aria-label": ...}, "text", child, ...). */
 export function h(what, attributes = {}, ...children) {
   const [tag, ...classes] = what.split(".");
   const node = document.createElement(tag);
   if (classes.length) node.className = classes.join(" ");
+  // JupyterLab takes keys for its own shortcuts from what has the focus, but for this attribute.
+  if (KEYED.includes(tag) || "tabindex" in attributes)
+    set(node, "data-lm-suppress-shortcuts", true);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else set(node, name, value);

@@ -2,35 +2,29 @@
 
 import { newestOnly } from "../engine/newest.mjs";
 import { Card, key } from "./cards.mjs";
-import { encode, decode } from "./bytes.mjs";
-import { clamp, h, set, uniqueId, write } from "./dom.mjs";
+import { decode } from "./bytes.mjs";
+import { clamp, set, write } from "./dom.mjs";
+import { frame } from "./frame.mjs";
 import { Heads } from "./heads.mjs";
 import { Next } from "./next.mjs";
-import STYLE from "./page.css";
-import { FIRST_TEXT, TABS, freshState, fromHash, toHash } from "./state.mjs";
+import { FIRST_TEXT, freshState, fromHash, toHash } from "./state.mjs";
 import { Steps } from "./steps.mjs";
 import { Tools, wantedTheme } from "./tools.mjs";
 import { Wheel } from "./wheel.mjs";
 import { Writer } from "./writer.mjs";
 
-const EXAMPLES = {
-  "a repetition": FIRST_TEXT,
-  "a function": "def area(width, height):\n    return width * ",
-  "a class": "class Queue:\n    def __init__(self, items):\n        self.items = ",
-  "an import": "import os, sys\nprint(os.pa",
-};
-
 export class Page {
-  constructor(root, { text = FIRST_TEXT, sharing = true } = {}) {
+  constructor(root, { text = FIRST_TEXT, sharing = true, compact = false } = {}) {
     this.root = root;
     root.minidiff = this; // for the console, and for tests
-    this.sharing = sharing;
+    this.sharing = sharing; // whether the address holds the state
+    this.compact = compact; // for a notebook's cell
     this.text = text;
     this.loaded = []; // all models
     this.voices = []; // those that have looked at the prompt
     this.hash = sharing ? location.hash : "";
     this.cards = [];
-    this.state = freshState(text);
+    this.state = { ...freshState(text), tab: compact ? "text" : "heads" };
     this.refresh = newestOnly(() => this.look());
     this.next = new Next(this);
     this.parts = {
@@ -40,109 +34,8 @@ export class Page {
       write: new Writer(this),
     };
     this.tools = new Tools(this);
-    this.build();
+    frame(this);
     this.setTheme(wantedTheme());
-  }
-
-  // ---- The frame -------------------------------------------------------------------------------
-
-  build() {
-    const promptId = uniqueId("prompt");
-    this.prompt = h("textarea", {
-      id: promptId,
-      rows: 2,
-      spellcheck: "false",
-      autocomplete: "off",
-      autocapitalize: "off",
-      oninput: () => this.type(encode(this.prompt.value)),
-    });
-    this.bos = h("input", {
-      type: "checkbox",
-      onchange: () => this.change({ bos: this.bos.checked, query: null }),
-    });
-    this.status = h("p.status", { role: "status" });
-    this.problem = h("p.problem", { role: "alert" });
-    const examples = Object.entries(EXAMPLES).map(([name, text]) =>
-      h("button.quiet", { type: "button", onclick: () => this.type(encode(text), true) }, name),
-    );
-    this.cardsNode = h("div.cards");
-    this.key = h("p.key", { "aria-hidden": "true" });
-    this.tabs = TABS.map((name) => this.tab(name));
-    this.live = h(
-      "div.live",
-      { hidden: true },
-      h("div.look", {}, this.cardsNode, this.next.node),
-      h(
-        "div.tabs",
-        { role: "tablist", "aria-label": "Parts", onkeydown: (event) => this.tabKey(event) },
-        this.tabs.map(({ button }) => button),
-      ),
-      this.tabs.map(({ panel }) => panel),
-    );
-    this.root.classList.add("minidiff-page");
-    set(this.root, "data-lm-suppress-shortcuts", "true"); // JupyterLab: these keys are ours
-    this.root.replaceChildren(
-      h("style", {}, STYLE),
-      h("header.top", {}, h("h1", {}, "Where does attention look?"), this.tools.node),
-      h(
-        "p.lead",
-        {},
-        "Two small language models run inside this page. Point at a letter: its attention colours the text, softmax in blue, DIFF V2 in orange.",
-      ),
-      h(
-        "div.ask",
-        {},
-        h("label", { for: promptId }, "Prompt"),
-        this.prompt,
-        h(
-          "div.beside",
-          {},
-          h("span.try", {}, "Try "),
-          examples,
-          h("label.check", {}, this.bos, " begin with BOS, the start token"),
-        ),
-      ),
-      this.problem,
-      this.status,
-      this.live,
-    );
-  }
-
-  tab(name) {
-    const labels = {
-      heads: "All heads",
-      wheel: "Take the wheel",
-      steps: "Step by step",
-      write: "Write on",
-    };
-    const [id, panelId] = [uniqueId("tab"), uniqueId("panel")];
-    const button = h(
-      "button.tab",
-      {
-        type: "button",
-        role: "tab",
-        id,
-        "aria-controls": panelId,
-        onclick: () => this.change({ tab: name }),
-      },
-      labels[name],
-    );
-    const panel = h(
-      "div.panel",
-      { role: "tabpanel", id: panelId, "aria-labelledby": id },
-      this.parts[name].node,
-    );
-    return { name, button, panel };
-  }
-
-  tabKey(event) {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    const at = this.tabs.findIndex(({ name }) => name === this.state.tab);
-    const { name, button } = this.tabs[(at + step + this.tabs.length) % this.tabs.length];
-    button.focus();
-    this.change({ tab: name });
   }
 
   // ---- Models ----------------------------------------------------------------------------------

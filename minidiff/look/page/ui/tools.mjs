@@ -26,10 +26,10 @@ export class Tools {
       button("Save PNG", async () =>
         save(await toPng(picture(page)), "attention.png", "image/png"),
       ),
-      button("Open a run…", () => this.files.click()),
-      this.files,
+      ...(page.compact ? [] : [button("Open a run…", () => this.files.click()), this.files]),
       this.theme,
     );
+    if (page.compact) return;
     page.root.addEventListener("dragover", (event) => event.preventDefault());
     page.root.addEventListener("drop", async (event) => {
       event.preventDefault();
