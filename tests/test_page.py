@@ -78,6 +78,7 @@ def store(model, folder):
 # ---- The model ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @node_only
 @pytest.mark.parametrize("name", build.MODELS.values())
 @pytest.mark.parametrize("length", [3, 150])
@@ -106,6 +107,7 @@ def test_models_of_other_shapes_agree_with_pytorch(shape, how, tmp_path):
     assert max(worst.values()) < CLOSE, worst
 
 
+@pytest.mark.slow
 @node_only
 def test_the_javascript_passes_its_own_tests():
     told = node("--test", *sorted(SCRIPTS.glob("*.test.mjs")))
@@ -115,6 +117,7 @@ def test_the_javascript_passes_its_own_tests():
 # ---- The bundle --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @npm_only
 def test_the_bundle_is_built_from_these_sources(tmp_path):
     node(PAGE / "build.mjs", tmp_path)
@@ -129,6 +132,7 @@ def test_the_bundle_is_built_from_these_sources(tmp_path):
 BUILT = ["dist/explorer.js", "dist/widget.js", "engine/kernel.mjs"]
 
 
+@pytest.mark.slow
 @npm_only
 def test_the_sources_are_linted():
     lint = ["node_modules/eslint/bin/eslint.js", "-c", "eslint.config.mjs"]
@@ -154,6 +158,7 @@ def test_the_page_asks_no_other_host_for_anything():
 # ---- The folder --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_int8_changes_next_to_nothing():
     """Measured, not believed: the loss on text, the shares on BOS, the context RMS."""
     idx = torch.cat([data.encode(TEXT[at : at + 300]) for at in (0, 1500, 3000)])
@@ -207,6 +212,7 @@ def test_the_folder_is_whole_and_small(site):
     assert sum(sizes.values()) < 30e6  # the whole site may have 60 MB
 
 
+@pytest.mark.slow
 @node_only
 def test_int8_files_are_read_as_pytorch_would(site, tmp_path):
     state = load_file(site / "models" / "diff_v2" / "model.safetensors")

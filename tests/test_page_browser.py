@@ -11,6 +11,7 @@ from minidiff import data, runs
 from minidiff.look.page import build
 
 pytest_plugins = ["page_tools"]  # its fixtures
+pytestmark = pytest.mark.slow
 
 # ---- Opening -----------------------------------------------------------------------------------
 

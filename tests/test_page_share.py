@@ -9,6 +9,7 @@ from test_page import PAGE, store
 from minidiff.model import GPT, GPTConfig
 
 pytest_plugins = ["page_tools"]  # its fixtures
+pytestmark = pytest.mark.slow
 
 AXE = PAGE / "node_modules" / "axe-core" / "axe.min.js"
 TABS = "All heads", "Take the wheel", "Step by step", "Write on"

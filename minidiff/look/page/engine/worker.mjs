@@ -53,7 +53,7 @@ function fromBase64(text) {
 self.onmessage = ({ data: { id, type, ...request } }) => {
   try {
     const result = answers[type](request);
-    const move = [result.logits, result.maps?.a1, result.maps?.a2].filter(Boolean);
+    const move = [result.logits, ...Object.values(result.maps ?? {})].filter((x) => x?.buffer);
     self.postMessage({ id, result }, [...new Set(move.map((array) => array.buffer))]);
   } catch (error) {
     self.postMessage({ id, error: error.message });

@@ -89,7 +89,7 @@ export class Card {
     this.page.point(clamp(moves[event.key], 0, last));
   }
 
-  /** New cells where the tokens changed; then tints, numbers and words for the query. */
+  /** Cells, tints, numbers and words for the query. */
   draw() {
     const { voice, page } = this,
       { tokens } = voice.seen,
@@ -101,10 +101,7 @@ export class Card {
     const size = fittingSize(this.lines[0].cells.clientWidth, tokens.length, page.compact);
     for (const line of this.lines) {
       line.cells.style.setProperty("--size", `${size}px`);
-      if (String(line.tokens) !== String(tokens)) {
-        line.cells.replaceChildren(...tokens.map((token, i) => cell(token, i)));
-        line.tokens = tokens;
-      }
+      this.spell(line, tokens);
       this.tint(line, query);
     }
     const top = strongest(voice.row("weights", query), 3).map(
@@ -117,6 +114,16 @@ export class Card {
       set(cells, "aria-valuenow", query);
       set(cells, "aria-valuetext", `byte ${query} of ${tokens.length - 1}: ${words}`);
     }
+  }
+
+  /** Cells for these tokens; those of an unchanged beginning stay. */
+  spell(line, tokens) {
+    const old = line.tokens ?? [];
+    let same = 0;
+    while (same < Math.min(old.length, tokens.length) && old[same] === tokens[same]) same++;
+    while (line.cells.children.length > same) line.cells.lastChild.remove();
+    line.cells.append(...tokens.slice(same).map((token, i) => cell(token, same + i)));
+    line.tokens = tokens;
   }
 
   heldWords(layer, head) {

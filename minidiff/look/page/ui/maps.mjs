@@ -1,17 +1,31 @@
 // The maps of the chosen head of a model, large: A; or A1, lambda A2 and their difference.
 
-import { tint } from "./colour.mjs";
+import { strength, tint } from "./colour.mjs";
 import { clamp, h, set, write } from "./dom.mjs";
+
+const STEPS = 255; // of colour, above and below zero
+
+/** Every colour that a map may have, as a pixel: weight -1 comes first, 1 last. */
+function palette(hue, theme) {
+  const bytes = new Uint8ClampedArray(4 * (2 * STEPS + 1));
+  for (let i = -STEPS; i <= STEPS; i++) {
+    const weight = Math.sign(i) * (i / STEPS) ** 2; // strength() is the root
+    bytes.set([...tint(weight, hue, theme), 255], 4 * (i + STEPS));
+  }
+  return new Uint32Array(bytes.buffer);
+}
 
 /** Paint a signed map, side x side row by row, its upper triangle left empty, into a canvas. */
 export function paint(canvas, side, values, hue, theme) {
-  [canvas.width, canvas.height] = [side, side];
+  if (canvas.width !== side || canvas.height !== side) [canvas.width, canvas.height] = [side, side];
   const context = canvas.getContext("2d"),
     image = context.createImageData(side, side);
+  const pixels = new Uint32Array(image.data.buffer),
+    colours = palette(hue, theme);
   for (let t = 0; t < side; t++)
-    for (let s = 0; s <= t; s++) {
-      const at = t * side + s;
-      image.data.set([...tint(values[at], hue, theme), 255], 4 * at);
+    for (let at = t * side; at <= t * side + t; at++) {
+      const step = Math.round(STEPS * strength(values[at]));
+      pixels[at] = colours[STEPS + (values[at] < 0 ? -step : step)];
     }
   context.putImageData(image, 0, 0);
 }
