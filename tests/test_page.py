@@ -161,7 +161,7 @@ def test_the_page_asks_no_other_host_for_anything():
 @pytest.mark.slow
 def test_int8_changes_next_to_nothing():
     """Measured, not believed: the loss on text, the shares on BOS, the context RMS."""
-    idx = torch.cat([data.encode(TEXT[at : at + 300]) for at in (0, 1500, 3000)])
+    idx = torch.cat([data.encode(TEXT[at : at + 200]) for at in (0, 3000)])
     for name in build.MODELS.values():
         model = runs.load_pretrained(name)
         rounded = runs.load_pretrained(name)

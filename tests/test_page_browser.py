@@ -97,6 +97,22 @@ def test_typing_and_pointing(visit):
     assert slider.get_attribute("aria-valuenow") == "18"
 
 
+def test_a_click_holds_a_byte_on_the_way_to_a_button(visit):
+    page = visit()
+    cells, looks = page.locator(".card.softmax .cell"), page.locator(".card.softmax .cell.query")
+    cells.nth(7).click()
+    cells.nth(3).hover()
+    assert looks.get_attribute("data-i") == "7"
+    cells.nth(7).click()
+    cells.nth(3).hover()
+    assert looks.get_attribute("data-i") == "3"
+    cells.nth(5).click()
+    page.get_by_label("Prompt").fill("another text")
+    page.settle()
+    cells.nth(2).hover()
+    assert looks.get_attribute("data-i") == "2"
+
+
 def test_bytes_that_are_no_ascii_and_prompts_of_a_wrong_length(visit):
     page = visit()
     box, problem = page.get_by_label("Prompt"), page.locator(".problem")

@@ -52,35 +52,52 @@ def test_the_picture_is_saved(visit, tmp_path):
     assert path.stat().st_size > 10_000
 
 
-def test_a_run_of_ones_own_and_files_that_are_none(visit, tmp_path):
+def test_a_run_folder_is_dropped(visit, server, tmp_path):
     config = GPTConfig(n_layer=2, n_head=2, n_kv_head=1, head_dim=16, n_embd=32, block_size=64)
     run = store(GPT(config), tmp_path / "mine")
-    page = visit()
-    choose, problem = page.locator("input[type=file]"), page.locator(".problem")
-    choose.set_input_files([PAGE / "index.html"])
-    page.wait_for_function("() => document.querySelector('.problem').textContent")
-    assert problem.inner_text().startswith("no config.json and no model.safetensors here")
+    for address in (None, server + "/"):
+        page = visit(address)
+        drop(page, run)
+        page.wait_for_function(
+            "() => document.querySelector('main').minidiff.voices.some((v) => v.layers === 2)"
+        )
+        page.settle()
+        assert page.voice("diff_v2", "[v.layers, v.heads, v.limit]") == [2, 2, 64]
+        assert page.locator(".card.diff_v2 h2").inner_text() == "DIFF V2: mine"
+        assert page.locator(".problem").inner_text() == ""
+        page.get_by_label("Prompt").fill("y" * 64)
+        assert page.locator(".problem").inner_text() == "64 bytes: these models read up to 63"
+
+
+def test_files_that_are_no_run_of_the_page_get_one_line(visit, tmp_path):
+    config = GPTConfig(n_layer=2, n_head=2, n_kv_head=1, head_dim=16, n_embd=32, block_size=64)
+    run = store(GPT(config), tmp_path / "mine")
     settings = json.loads((run / "config.json").read_text())
     settings["model"]["attention"] = "diff_v1"
-    (tmp_path / "config.json").write_text(json.dumps(settings))
-    choose.set_input_files([tmp_path / "config.json", run / "model.safetensors"])
-    page.wait_for_function(
-        "() => document.querySelector('.problem').textContent.includes('V1'.toLowerCase())"
-    )
-    assert problem.inner_text() == (
-        'attention "diff_v1" is not drawn here: the page reads softmax and diff_v2'
-    )
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps(settings))
+    (other / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    page = visit()
+    for path, problem in (
+        (PAGE / "index.html", "no config.json and no model.safetensors here: give a whole run"),
+        (other, 'attention "diff_v1" is not drawn here: the page reads softmax and diff_v2'),
+    ):
+        drop(page, path)
+        page.wait_for_function(
+            "(start) => document.querySelector('.problem').textContent.startsWith(start)",
+            arg=problem,
+        )
+        assert "\n" not in page.locator(".problem").inner_text()
     assert page.voice("diff_v2", "v.layers") == 7  # what was there is still there
-    drop(page, [run / "config.json", run / "model.safetensors"])
+    page.locator("input[type=file]").set_input_files(
+        [run / "config.json", run / "model.safetensors"]
+    )
     page.wait_for_function(
         "() => document.querySelector('main').minidiff.voices.some((v) => v.layers === 2)"
     )
     page.settle()
-    assert problem.inner_text() == ""
-    assert page.voice("diff_v2", "[v.layers, v.heads, v.limit]") == [2, 2, 64]
-    assert page.locator(".card.diff_v2 h2").inner_text().startswith("DIFF V2: ")
-    page.get_by_label("Prompt").fill("y" * 64)
-    assert problem.inner_text() == "64 bytes: these models read up to 63"
+    assert page.locator(".problem").inner_text() == ""
 
 
 # ---- For everyone ------------------------------------------------------------------------------
@@ -118,19 +135,9 @@ def test_by_keyboard_alone(visit):
     assert page.locator(".wheel").is_visible() and not page.locator(".heads").is_visible()
 
 
-def drop(page, files):
-    """Drop files on the page, as a file manager does."""
-    page.evaluate(
-        """() => document.body.insertAdjacentHTML(
-            "beforeend", "<input id=dropped type=file multiple>")"""
-    )
-    page.locator("#dropped").set_input_files(files)
-    page.evaluate(
-        """() => {
-            const dataTransfer = new DataTransfer(), input = document.querySelector("#dropped");
-            for (const file of input.files) dataTransfer.items.add(file);
-            input.remove();
-            const event = new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true });
-            document.querySelector(".cards").dispatchEvent(event);
-        }"""
-    )
+def drop(page, path):
+    """Drop a file or folder on the page, as a file manager does."""
+    browser = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": kind, "x": 500, "y": 300, "data": data})

@@ -62,15 +62,17 @@ export class Card {
       onkeydown: (event) => this.key(event),
       onpointermove: (event) => this.point(event),
       onpointerdown: (event) => this.point(event),
+      onscroll: () => this.page.scrolled(cells),
     });
     const aside = h("div.aside");
     const node = h(`div.line.${name}`, {}, h("div.label", {}, label), cells, aside);
     return { name, node, cells, aside };
   }
 
-  point({ target }) {
-    const index = target.closest("[data-i]")?.dataset.i;
-    if (index !== undefined) this.page.point(Number(index));
+  /** By place, not by target: a finger that slides keeps the target it began with. */
+  point(event) {
+    const cell = document.elementFromPoint(event.clientX, event.clientY)?.closest("[data-i]");
+    if (cell && this.node.contains(cell)) this.page.pointer(event, Number(cell.dataset.i));
   }
 
   key(event) {
@@ -148,6 +150,7 @@ export class Card {
       node.classList.toggle("negative", name === "weights" && row[i] < -0.005);
       if (name === "minus") node.style.setProperty("--lam", voice.number("lam", i).toFixed(3));
     }
+    reveal(cells, cells.children[query]);
     const first = `${percent(row[0])} on ${voice.seen.tokens[0] === BOS ? "BOS" : "the first byte"}`;
     const size = `context RMS ${fixed(voice.number("rms", query))}`;
     const said = { a1: [first], minus: [first, `λ ${fixed(lam)}`], weights: [first, size] }[name];
@@ -161,6 +164,14 @@ const cell = (token, i) =>
     { "data-i": i },
     sign(token),
   );
+
+/** Scroll a box, and nothing around it, until this cell is seen. */
+function reveal(box, cell) {
+  if (!cell || box.scrollHeight <= box.clientHeight) return;
+  const top = cell.offsetTop - box.offsetTop,
+    bottom = top + cell.offsetHeight - box.clientHeight;
+  box.scrollTop = clamp(box.scrollTop, bottom + 4, top - 4);
+}
 
 /** Letters as large as one line holds, within reason: then it wraps. */
 const fittingSize = (width, count, compact) =>
@@ -176,7 +187,8 @@ export function key(page) {
     diff = kind === "diff_v2";
   const weights = [0.01, 0.1, 0.5, 1].map((weight) => swatch(weight, kind, percent(weight)));
   const below = [swatch(-0.1, kind, "below zero"), h("span", {}, h("span.bar"), "λ of each byte")];
-  return [h("span", {}, "weight"), ...weights, ...(diff ? below : [])];
+  const click = h("span.click", {}, "a click holds a byte");
+  return [h("span", {}, "weight"), ...weights, ...(diff ? below : []), click];
 }
 
 /** The `count` entries of a row with the largest weight in size: [[index, weight], ...]. */

@@ -82,14 +82,38 @@ export async function readRun(files) {
   };
 }
 
-/** All files of a drop, those inside folders too. */
+/**
+ * All files of a drop, those inside folders too. Chromium opens folders of a page from file:// by
+ * handles only, Firefox and Safari know no handles: so both ways. Asked for at once, since a
+ * browser empties the list when the event is over.
+ */
 export async function droppedFiles({ items, files }) {
-  const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.length) return [...files];
-  return (await Promise.all(entries.map(walk))).flat();
+  const loose = [...files],
+    found = [...items].filter(({ kind }) => kind === "file");
+  const handles = found.map((item) => item.getAsFileSystemHandle?.());
+  const entries = found.map((item) => item.webkitGetAsEntry?.());
+  try {
+    const ways = handles.map(async (handle, i) => {
+      const opened = await handle;
+      if (opened) return walkHandle(opened, "");
+      return entries[i] ? walkEntry(entries[i]) : [loose[i]];
+    });
+    return (await Promise.all(ways)).flat();
+  } catch {
+    if (loose.some(({ name }) => name === "config.json")) return loose;
+    throw new Error("this browser opens no folder here: drop config.json and model.safetensors");
+  }
 }
 
-async function walk(entry) {
+async function walkHandle(handle, folder) {
+  const path = `${folder}/${handle.name}`;
+  if (handle.kind === "file") return [Object.assign(await handle.getFile(), { path })];
+  const inside = [];
+  for await (const child of handle.values()) inside.push(...(await walkHandle(child, path)));
+  return inside;
+}
+
+async function walkEntry(entry) {
   if (entry.isFile) {
     const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
     return [Object.assign(file, { path: entry.fullPath })];
@@ -102,5 +126,5 @@ async function walk(entry) {
     if (!some.length) break;
     inside.push(...some);
   }
-  return (await Promise.all(inside.map(walk))).flat();
+  return (await Promise.all(inside.map(walkEntry))).flat();
 }

@@ -52,7 +52,29 @@ export function frame(page) {
     page.problem,
     page.status,
     page.live,
+    ...(compact ? [] : [about()]),
   );
+}
+
+const ABOUT = {
+  "Softmax attention":
+    "Each byte averages what earlier bytes offer. Its weights, a row of the map A, are above 0 and sum to 1: a byte that needs nothing must still put its weight somewhere, often on the first token.",
+  "DIFF V2":
+    "Differential Transformer V2 computes two maps and subtracts: A₁ − λA₂. What both look at cancels; a weight may fall below zero.",
+  λ: "A number from 0 to 1 that each byte computes anew in every head.",
+  BOS: "The token before every text. A head that leaves much weight there, whatever the text, has an attention sink.",
+  "Context RMS":
+    "The size of what a head reads, where the values it averages have size 1. The more evenly a softmax map spreads, the smaller it gets.",
+  "The models":
+    "Trained byte by byte on the same text, Python code, with nearly the same number of weights. They know some Python and little else.",
+};
+
+/** For one who has never heard of it. */
+function about() {
+  const terms = Object.entries(ABOUT).map(([term, text]) =>
+    h("div", {}, h("dt", {}, term), h("dd", {}, text)),
+  );
+  return h("section.about", {}, h("h2", {}, "What you see"), h("dl", {}, terms));
 }
 
 function ask(page) {

@@ -53,9 +53,10 @@ export class Maps {
     });
   }
 
-  point({ target, offsetY }) {
-    const T = this.page.tokens.length;
-    this.page.point(clamp(Math.floor((offsetY / target.clientHeight) * T), 0, T - 1));
+  point(event) {
+    const T = this.page.tokens.length,
+      row = (event.offsetY / event.target.clientHeight) * T;
+    this.page.pointer(event, clamp(Math.floor(row), 0, T - 1));
   }
 
   draw(queryOnly, voices = this.page.voices) {
@@ -86,6 +87,7 @@ export class Maps {
     const values = { a1, minus, weights };
     for (const { name, label, canvas, caption } of figures) {
       paint(canvas, T, values[name], voice.kind, theme);
+      canvas.classList.toggle("fine", T > 250); // smaller on the screen than in truth
       write(caption, label);
       set(
         canvas,

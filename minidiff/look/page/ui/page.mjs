@@ -24,6 +24,7 @@ export class Page {
     this.voices = []; // those that have looked at the prompt
     this.hash = sharing ? location.hash : "";
     this.cards = [];
+    this.pinned = false; // whether a click holds the byte that looks
     this.state = { ...freshState(text), tab: compact ? "text" : "heads" };
     this.refresh = newestOnly(() => this.look());
     this.next = new Next(this);
@@ -97,7 +98,21 @@ export class Page {
     }
     this.complain("");
     if (chosen) this.prompt.value = decode(bytes);
+    this.pinned = false;
+    this.root.classList.remove("pinned");
     return this.change({ bytes, query: null });
+  }
+
+  /**
+   * A mouse over a byte looks from there; a click holds that byte, so that the way to a button
+   * does not lead over others, and another click lets go. A finger only points.
+   */
+  pointer({ type, pointerType }, query) {
+    if (type === "pointerdown" && pointerType === "mouse") {
+      this.pinned = !(this.pinned && query === this.query);
+      this.root.classList.toggle("pinned", this.pinned);
+    } else if (this.pinned) return;
+    this.point(query);
   }
 
   /** Look from another byte: nothing has to be computed. */
@@ -106,6 +121,16 @@ export class Page {
     this.state.query = query;
     this.draw(true);
     this.remember();
+  }
+
+  /** Lines of text that scroll, scroll together. */
+  scrolled(box) {
+    if (this.scrolling) return;
+    this.scrolling = true; // what this moves, tells of it in the next frame
+    const share = box.scrollTop / Math.max(1, box.scrollHeight - box.clientHeight);
+    for (const { cells } of this.cards.flatMap(({ lines }) => lines))
+      if (cells !== box) cells.scrollTop = share * (cells.scrollHeight - cells.clientHeight);
+    requestAnimationFrame(() => requestAnimationFrame(() => (this.scrolling = false)));
   }
 
   enter(voice, place) {

@@ -18,6 +18,8 @@ export class Tools {
       hidden: "",
       onchange: () => this.open([...this.files.files]),
     });
+    this.own = button("Open a run…", () => this.files.click());
+    this.own.title = "or drop its folder on the page";
     this.node = h(
       "div.tools",
       {},
@@ -26,14 +28,14 @@ export class Tools {
       button("Save PNG", async () =>
         save(await toPng(picture(page)), "attention.png", "image/png"),
       ),
-      ...(page.compact ? [] : [button("Open a run…", () => this.files.click()), this.files]),
+      ...(page.compact ? [] : [this.own, this.files]),
       this.theme,
     );
     if (page.compact) return;
     page.root.addEventListener("dragover", (event) => event.preventDefault());
-    page.root.addEventListener("drop", async (event) => {
+    page.root.addEventListener("drop", (event) => {
       event.preventDefault();
-      this.open(await droppedFiles(event.dataTransfer));
+      this.open(droppedFiles(event.dataTransfer));
     });
   }
 
@@ -53,7 +55,7 @@ export class Tools {
     }
   }
 
-  /** Files of a run folder: its model takes the place of the one of its kind. */
+  /** Files of a run folder, or a promise of them. Its model replaces the one of its kind. */
   async open(files) {
     const { page } = this;
     this.files.value = "";
@@ -61,7 +63,7 @@ export class Tools {
     page.say("Reading the run…");
     const voice = new Voice(null, null);
     try {
-      const run = await readRun(files);
+      const run = await readRun(await files);
       await voice.load(run);
       voice.key = voice.kind;
       voice.title = `${voice.title}: ${run.name}`;
