@@ -129,7 +129,7 @@ def test_the_bundle_is_built_from_these_sources(tmp_path):
         )
 
 
-BUILT = ["dist/explorer.js", "dist/widget.js", "engine/kernel.mjs"]
+BUILT = ["dist/explorer.js", "dist/forms.js", "dist/widget.js", "engine/kernel.mjs"]
 
 
 @pytest.mark.slow
@@ -138,6 +138,7 @@ def test_the_sources_are_linted():
     lint = ["node_modules/eslint/bin/eslint.js", "-c", "eslint.config.mjs"]
     node(PAGE / lint[0], "-c", PAGE / lint[2], PAGE, SCRIPTS)
     sources = [*PAGE.glob("*.mjs"), *PAGE.glob("ui/*.mjs"), *PAGE.glob("engine/*.mjs")]
+    sources += PAGE.glob("forms/*.mjs")
     sources = [path for path in sources if path.name != "kernel.mjs"]
     node("node_modules/prettier/bin/prettier.cjs", "--check", *sources, cwd=PAGE)
 

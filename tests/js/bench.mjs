@@ -3,26 +3,14 @@
 import { readFileSync } from "node:fs";
 
 import { Model, untouched } from "../../minidiff/look/page/engine/model.mjs";
-import {
-  readConfig,
-  readSafetensors,
-} from "../../minidiff/look/page/engine/safetensors.mjs";
-import {
-  maps,
-  numbers,
-  overview,
-} from "../../minidiff/look/page/engine/views.mjs";
+import { readConfig, readSafetensors } from "../../minidiff/look/page/engine/safetensors.mjs";
+import { maps, numbers, overview } from "../../minidiff/look/page/engine/views.mjs";
 
 const folder = process.argv[2];
 const file = readFileSync(`${folder}/model.safetensors`);
 const config = readConfig(readFileSync(`${folder}/config.json`, "utf8"));
-const text = new TextEncoder().encode(
-  readFileSync(new URL(import.meta.url), "utf8"),
-);
-const prompt = (bytes, shift = 0) => [
-  256,
-  ...text.subarray(shift, shift + bytes),
-];
+const text = new TextEncoder().encode(readFileSync(new URL(import.meta.url), "utf8"));
+const prompt = (bytes, shift = 0) => [256, ...text.subarray(shift, shift + bytes)];
 
 const results = {};
 function time(what, rounds, run) {
@@ -31,17 +19,12 @@ function time(what, rounds, run) {
     run(i);
     return performance.now() - began;
   }).sort((a, b) => a - b);
-  const at = (share) =>
-    Number(times[Math.floor(share * (rounds - 1))].toFixed(2));
+  const at = (share) => Number(times[Math.floor(share * (rounds - 1))].toFixed(2));
   results[what] = { median: at(0.5), p95: at(0.95), first: undefined };
 }
 
 let model;
-time(
-  "load the weights",
-  1,
-  () => (model = new Model(config, readSafetensors(file))),
-);
+time("load the weights", 1, () => (model = new Model(config, readSafetensors(file))));
 time("first prompt of 200 bytes, cold", 1, () => model.read(prompt(200)));
 time("a new prompt of 200 bytes", 15, (i) => model.read(prompt(200, i + 1)));
 time("a new prompt of 1000 bytes", 3, (i) => model.read(prompt(1000, i + 1)));

@@ -12,13 +12,7 @@ import { randomTensors, safetensors, tiny } from "./tiny.mjs";
 
 const bytesOf = (array) => new Uint8Array(array.buffer);
 const numbers = (tensor, scale) =>
-  Array.from(
-    toFloat32(
-      tensor,
-      new Float32Array(tensor.shape.reduce((a, b) => a * b)),
-      scale,
-    ),
-  );
+  Array.from(toFloat32(tensor, new Float32Array(tensor.shape.reduce((a, b) => a * b)), scale));
 const configText = (changes) => JSON.stringify({ model: tiny(changes) });
 
 test("all kinds of numbers are read", () => {
@@ -32,25 +26,14 @@ test("all kinds of numbers are read", () => {
   const tensors = readSafetensors(file);
   assert.deepEqual(numbers(tensors.get("a")), [1.5, -2]);
   assert.deepEqual(numbers(tensors.get("b")), [1, -0.5, 3.140625, 0]);
-  assert.deepEqual(numbers(tensors.get("c")), [
-    1,
-    -2,
-    2 ** -24,
-    0.333251953125,
-  ]);
+  assert.deepEqual(numbers(tensors.get("c")), [1, -2, 2 ** -24, 0.333251953125]);
   assert.deepEqual(numbers(tensors.get("d"), [0.5, 2]), [0.5, -0.5, 254, -254]);
 });
 
 test("a file that is cut short, or another kind of file, is refused in one line", () => {
   const file = safetensors([["a", "F32", [4], new Uint8Array(16)]]);
-  assert.throws(
-    () => readSafetensors(file.subarray(0, -1)),
-    /a is cut short.*copy it again/,
-  );
-  assert.throws(
-    () => readSafetensors(file.subarray(0, 5)),
-    /model\.safetensors of a run folder/,
-  );
+  assert.throws(() => readSafetensors(file.subarray(0, -1)), /a is cut short.*copy it again/);
+  assert.throws(() => readSafetensors(file.subarray(0, 5)), /model\.safetensors of a run folder/);
   assert.throws(
     () => readSafetensors(new TextEncoder().encode("PNG, or anything else")),
     /\.safetensors file/,
@@ -85,10 +68,7 @@ test("weights of another run are refused", () => {
     () => new Model(tiny({ n_layer: 4 }), tensors),
     /no blocks\.3.*belong to this config/,
   );
-  assert.throws(
-    () => new Model(tiny({ n_embd: 20 }), tensors),
-    /belong to different runs/,
-  );
+  assert.throws(() => new Model(tiny({ n_embd: 20 }), tensors), /belong to different runs/);
   const values = new Float32Array(16).fill(NaN);
   tensors.set("norm.weight", {
     dtype: "F32",
@@ -98,8 +78,7 @@ test("weights of another run are refused", () => {
   assert.throws(() => new Model(config, tensors), /norm\.weight.*not finite/);
 });
 
-const file = (name, content = "", path) =>
-  Object.assign(new Blob([content]), { name, path });
+const file = (name, content = "", path) => Object.assign(new Blob([content]), { name, path });
 
 test("a run folder among what was dropped", async () => {
   const good = [

@@ -15,12 +15,10 @@ import { randomNumbers } from "../../minidiff/look/page/ui/writer.mjs";
 import { largestGap, randomTensors, tiny, tinyModel } from "./tiny.mjs";
 
 const NEAR = 1e-5;
+/** BOS and a few bytes again and again. */
 const prompt = (length, seed) => {
   const random = randomNumbers(seed);
-  return [
-    256,
-    ...Array.from({ length: length - 1 }, () => Math.floor(random() * 4)),
-  ]; // repeats bytes
+  return [256, ...Array.from({ length: length - 1 }, () => Math.floor(random() * 4))];
 };
 const logits = (model) => model.logits.slice(0, model.tokens.length * model.V);
 
@@ -29,20 +27,13 @@ test("the product in WebAssembly is that in JavaScript, for any shape and stride
     pick = (low, high) => low + Math.floor(random() * (high - low + 1));
   for (let round = 0; round < 60; round++) {
     const [T, I, O] = [pick(1, 11), 4 * pick(1, 9), pick(1, 11)];
-    const [xs, ws, ys] = [
-      I + 4 * pick(0, 2),
-      I + 4 * pick(0, 2),
-      O + pick(0, 3),
-    ];
+    const [xs, ws, ys] = [I + 4 * pick(0, 2), I + 4 * pick(0, 2), O + pick(0, 3)];
     const found = [true, false].map((simd) => {
       const arena = new Arena(2000, { simd }),
         fill = randomNumbers(round);
       assert.equal(arena.simd, simd);
-      const [x, w, y] = [T * xs, O * ws, T * ys].map((count) =>
-        arena.array(count),
-      );
-      for (const array of [x, w])
-        array.forEach((_, i) => (array[i] = fill() - 0.5));
+      const [x, w, y] = [T * xs, O * ws, T * ys].map((count) => arena.array(count));
+      for (const array of [x, w]) array.forEach((_, i) => (array[i] = fill() - 0.5));
       y.fill(7);
       arena.matmul([y, 0, ys], [x, 0, xs], [w, 0, ws], T, I, O);
       return y.slice();
@@ -69,14 +60,8 @@ test("whatever was read before, a prompt gives what a fresh model gives", () => 
       model.read(tokens, wheel);
       const fresh = tinyModel({ attention });
       fresh.read(tokens, wheel);
-      assert.ok(
-        largestGap(logits(model), logits(fresh)) < NEAR,
-        `${attention}, round ${round}`,
-      );
-      assert.ok(
-        largestGap(numbers(model).layers[2].rms, numbers(fresh).layers[2].rms) <
-          NEAR,
-      );
+      assert.ok(largestGap(logits(model), logits(fresh)) < NEAR, `${attention}, round ${round}`);
+      assert.ok(largestGap(numbers(model).layers[2].rms, numbers(fresh).layers[2].rms) < NEAR);
     }
   }
 });
@@ -119,9 +104,7 @@ test("DIFF V2 with lambda held at 0 is softmax with the even query heads", () =>
   one.read(prompt(30, 2), wheel);
   other.read(prompt(30, 2));
   assert.ok(largestGap(logits(one), logits(other)) < NEAR);
-  assert.ok(
-    largestGap(maps(one, 2, 3).weights, maps(other, 2, 3).weights) < NEAR,
-  );
+  assert.ok(largestGap(maps(one, 2, 3).weights, maps(other, 2, 3).weights) < NEAR);
 });
 
 test("a head that is switched off adds nothing: as if its columns of W_O were 0", () => {
@@ -155,12 +138,9 @@ test("rows of maps sum to 1, those of the difference to 1 - lambda", () => {
   ]) {
     const { a1, a2, weights } = maps(model, l, i);
     for (let t = 0; t < T; t++) {
-      const sum = (map) =>
-        map.subarray(t * T, t * T + T).reduce((a, b) => a + b);
+      const sum = (map) => map.subarray(t * T, t * T + T).reduce((a, b) => a + b);
       assert.ok(Math.abs(sum(a1) - 1) < NEAR && Math.abs(sum(a2) - 1) < NEAR);
-      assert.ok(
-        Math.abs(sum(weights) - 1 + model.layers[l].lam[t * 4 + i]) < NEAR,
-      );
+      assert.ok(Math.abs(sum(weights) - 1 + model.layers[l].lam[t * 4 + i]) < NEAR);
       for (let s = t + 1; s < T; s++) assert.equal(a1[t * T + s], 0); // no look ahead
     }
   }
@@ -174,10 +154,7 @@ test("the steps of one query arrive where the forward pass does", () => {
     const { T, a1 } = maps(model, 1, 2),
       steps = trace(model, 1, 2, t);
     assert.ok(
-      largestGap(
-        steps.branches[0].a,
-        Array.from(a1.subarray(t * T, t * T + t + 1)),
-      ) < NEAR,
+      largestGap(steps.branches[0].a, Array.from(a1.subarray(t * T, t * T + t + 1))) < NEAR,
     );
     assert.ok(Math.abs(steps.rms - model.layers[1].rms[t * 4 + 2]) < NEAR);
     if (attention === "diff_v2")
@@ -202,20 +179,15 @@ test("the overview keeps the largest weights, and finds a head that copies", () 
   const whole = overview(model),
     small = overview(model, 10);
   assert.equal(whole.side, 30);
-  assert.ok(
-    largestGap(whole.pictures.subarray(0, 900), maps(model, 0, 0).weights) ===
-      0,
-  );
+  assert.ok(largestGap(whole.pictures.subarray(0, 900), maps(model, 0, 0).weights) === 0);
   assert.equal(small.pictures.length, 12 * 100);
-  const most = (picture) =>
-    picture.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+  const most = (picture) => picture.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
   assert.ok(Math.abs(most(small.pictures) - most(whole.pictures)) < NEAR);
   const { weights, T } = maps(model, 2, 1); // the definition, once more
   let share = 0;
   for (let t = 0; t < T; t++)
     for (let s = 1; s <= t; s++)
-      if (model.tokens[s - 1] === model.tokens[t])
-        share += weights[t * T + s] / T;
+      if (model.tokens[s - 1] === model.tokens[t]) share += weights[t * T + s] / T;
   assert.ok(Math.abs(whole.copying[2 * 4 + 1] - share) < NEAR);
 });
 

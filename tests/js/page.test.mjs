@@ -2,21 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { newestOnly } from "../../minidiff/look/page/engine/newest.mjs";
-import {
-  BOS,
-  decode,
-  encode,
-  quoted,
-  sign,
-} from "../../minidiff/look/page/ui/bytes.mjs";
+import { BOS, decode, encode, quoted, sign } from "../../minidiff/look/page/ui/bytes.mjs";
 import { contrast, inkOn, tint } from "../../minidiff/look/page/ui/colour.mjs";
 import { fixed, percent } from "../../minidiff/look/page/ui/dom.mjs";
-import {
-  freshState,
-  fromHash,
-  isHeld,
-  toHash,
-} from "../../minidiff/look/page/ui/state.mjs";
+import { freshState, fromHash, isHeld, toHash } from "../../minidiff/look/page/ui/state.mjs";
 import { bars, steps } from "../../minidiff/look/page/ui/steps.mjs";
 import { draw, randomNumbers } from "../../minidiff/look/page/ui/writer.mjs";
 import { trace } from "../../minidiff/look/page/engine/views.mjs";
@@ -61,20 +50,8 @@ test("a link that anybody may have typed cannot break the page", () => {
 
 test("bytes, their signs and their names", () => {
   assert.equal(decode(encode("é→x")), "é→x");
-  assert.deepEqual([BOS, 32, 10, 65, 0xc3, 0].map(sign), [
-    "BOS",
-    "·",
-    "↵",
-    "A",
-    "C3",
-    "00",
-  ]);
-  assert.deepEqual([BOS, 32, 65, 0xc3].map(quoted), [
-    "BOS",
-    "space",
-    "“A”",
-    "byte C3",
-  ]);
+  assert.deepEqual([BOS, 32, 10, 65, 0xc3, 0].map(sign), ["BOS", "·", "↵", "A", "C3", "00"]);
+  assert.deepEqual([BOS, 32, 65, 0xc3].map(quoted), ["BOS", "space", "“A”", "byte C3"]);
 });
 
 test("letters on every tint meet AA, in both themes", () => {
@@ -96,10 +73,7 @@ test("numbers as the reader sees them", () => {
     "0 %",
     "100 %",
   ]);
-  assert.deepEqual(
-    [fixed(-0.004), fixed(-0.5), fixed(1.005, 1)],
-    ["0.00", "−0.50", "1.0"],
-  );
+  assert.deepEqual([fixed(-0.004), fixed(-0.5), fixed(1.005, 1)], ["0.00", "−0.50", "1.0"]);
 });
 
 test("of many wishes the newest is done last, and none in between", async () => {
@@ -126,9 +100,7 @@ test("drawing follows the distribution; temperature 0 takes the likeliest", () =
     counts = [0, 0, 0, 0],
     random = randomNumbers(1);
   for (let i = 0; i < 20000; i++) counts[draw(shares, 1, random())]++;
-  counts.forEach((count, i) =>
-    assert.ok(Math.abs(count / 20000 - shares[i]) < 0.015),
-  );
+  counts.forEach((count, i) => assert.ok(Math.abs(count / 20000 - shares[i]) < 0.015));
   assert.equal(counts[2], 0);
   assert.equal(draw(shares, 0, 0.99), 1);
   assert.equal(draw(Float32Array.of(0.5, 0.5), 1, 1), 1); // rounding never falls off the end
@@ -146,8 +118,7 @@ test("the steps say the trace's numbers", () => {
       told = steps(found, tokens, attention === "diff_v2");
     assert.equal(told.length, count);
     assert.deepEqual(told[1].rows[0].values, found.branches[0].a);
-    if (count === 6)
-      assert.ok(told[4].says.includes(`becomes ${fixed(found.rms / found.size)}`));
+    if (count === 6) assert.ok(told[4].says.includes(`becomes ${fixed(found.rms / found.size)}`));
     const svg = bars(told[0].rows, 600, told[0].says);
     assert.equal(svg.match(/<rect/g).length, 4 * told[0].rows.length);
     assert.ok(svg.includes("&#60;") && !/>[^<]*<<\/text>/.test(svg)); // the byte "<" is escaped

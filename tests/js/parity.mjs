@@ -10,11 +10,7 @@ import {
   readSafetensors,
   toFloat32,
 } from "../../minidiff/look/page/engine/safetensors.mjs";
-import {
-  losses,
-  maps,
-  numbers,
-} from "../../minidiff/look/page/engine/views.mjs";
+import { losses, maps, numbers } from "../../minidiff/look/page/engine/views.mjs";
 
 const [folder, reference, scalar] = process.argv.slice(2);
 const config = readConfig(readFileSync(`${folder}/config.json`, "utf8"));
@@ -22,13 +18,7 @@ const tensors = readSafetensors(readFileSync(`${folder}/model.safetensors`));
 const model = new Model(config, tensors, { simd: scalar !== "scalar" });
 const expected = new Map();
 for (const [name, tensor] of readSafetensors(readFileSync(reference)))
-  expected.set(
-    name,
-    toFloat32(
-      tensor,
-      new Float32Array(tensor.shape.reduce((a, b) => a * b, 1)),
-    ),
-  );
+  expected.set(name, toFloat32(tensor, new Float32Array(tensor.shape.reduce((a, b) => a * b, 1))));
 
 const tokens = Array.from(expected.get("tokens"));
 const began = performance.now();
@@ -40,10 +30,7 @@ const compare = (what, found, name) => {
   if (wanted === undefined) return;
   if (wanted.length !== found.length)
     throw new Error(`${name}: ${found.length} numbers, not ${wanted.length}`);
-  const error = found.reduce(
-    (most, x, i) => Math.max(most, Math.abs(x - wanted[i])),
-    0,
-  );
+  const error = found.reduce((most, x, i) => Math.max(most, Math.abs(x - wanted[i])), 0);
   worst[what] = Math.max(worst[what] ?? 0, error);
 };
 compare("logits", model.logits.subarray(0, tokens.length * model.V), "logits");

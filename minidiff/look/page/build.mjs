@@ -1,6 +1,7 @@
 // Builds what is committed from what is read: engine/kernel.mjs (WebAssembly in base64), and
-// dist/ explorer.js, the one classic script of the page, and widget.js, a module for anywidget.
-// Needs `npm ci` in this folder; whoever uses the page or the package does not.
+// dist/ explorer.js, the one classic script of the page, widget.js, a module for anywidget,
+// and forms.js, the closed-form explorers. Needs `npm ci` in this folder; whoever uses the page or
+// the package does not.
 //
 //     node build.mjs [FOLDER]     writes there instead of here, for the test that compares
 
@@ -70,6 +71,7 @@ writeFileSync(join(out, "engine/kernel.mjs"), await kernelModule());
 const bundles = {
   "explorer.js": ["ui/main.mjs", { format: "iife", globalName: "minidiff" }],
   "widget.js": ["ui/widget.mjs", { format: "esm" }],
+  "forms.js": ["forms/main.mjs", { format: "iife", globalName: "minidiffForms" }],
 };
 for (const [name, how] of Object.entries(bundles))
   writeFileSync(join(out, "dist", name), await bundle(...how));

@@ -9,7 +9,8 @@ import { Heads } from "./heads.mjs";
 import { Next } from "./next.mjs";
 import { FIRST_TEXT, freshState, fromHash, toHash } from "./state.mjs";
 import { Steps } from "./steps.mjs";
-import { Tools, wantedTheme } from "./tools.mjs";
+import { wantedTheme } from "./theme.mjs";
+import { Tools } from "./tools.mjs";
 import { Wheel } from "./wheel.mjs";
 import { Writer } from "./writer.mjs";
 
