@@ -66,6 +66,7 @@ torch.manual_seed(1)
 models = {name: GPT(GPTConfig(attention=name, **shape)) for name in ("softmax", "diff_v2")}
 live_explorer(models, "for i in range(3): i")
 """
+FORM = "from minidiff.look.forms import rms_explorer\n\nrms_explorer()"
 IDLE = """() => {
     const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
     return context?.isReady && context.session?.kernel?.status === "idle";
@@ -75,7 +76,7 @@ ALIVE = "() => document.querySelector('.minidiff-live')?.minidiff?.voices.length
 
 @pytest.mark.slow
 def test_in_jupyterlab_it_lives_and_what_is_saved_is_a_picture(browser, lab, tmp_path):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, (CELL, FORM))))
     notebook.metadata.kernelspec = {
         "display_name": "Python 3",
         "language": "python",
@@ -107,13 +108,17 @@ def test_in_jupyterlab_it_lives_and_what_is_saved_is_a_picture(browser, lab, tmp
     cell.get_by_role("tab", name="All heads").click()
     for key in "bdda":
         page.keyboard.press(key)
-    assert page.locator(".jp-Notebook .jp-CodeCell").count() == 1
+    assert page.locator(".jp-Notebook .jp-CodeCell").count() == 2
+    page.get_by_role("button", name="Two equal maps").click()
+    page.keyboard.press("b")
+    assert page.locator(".jp-Notebook .jp-CodeCell").count() == 2
     page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
     page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
-    (output,) = json.loads(path.read_text())["cells"][0]["outputs"]
-    assert set(output["data"]) == {"text/html", "text/plain"}  # and no widget
-    assert len(json.dumps(output)) < 400_000  # nor the weights
-    # opened again, before anything runs: the picture
+    for cell in json.loads(path.read_text())["cells"]:
+        (output,) = cell["outputs"]
+        assert set(output["data"]) == {"text/html", "text/plain"}  # and no widget
+        assert len(json.dumps(output)) < 400_000  # nor the weights
+    # opened again, before anything runs: the picture; what needs no model is alive
     page.evaluate("() => jupyterapp.commands.execute('kernelmenu:shutdown')")
     page.goto(address, timeout=lab_tools.TIMEOUT)
     page.wait_for_function(
@@ -121,5 +126,6 @@ def test_in_jupyterlab_it_lives_and_what_is_saved_is_a_picture(browser, lab, tmp
         timeout=lab_tools.TIMEOUT,
     )
     assert page.locator(".minidiff-live img").first.is_visible()
+    page.wait_for_function("() => document.querySelector('.minidiff-form svg')")
     page.wait_for_function(IDLE, timeout=lab_tools.TIMEOUT)  # or the server waits for a kernel
     page.close()

@@ -122,6 +122,22 @@ def test_no_barriers_and_nothing_beside_the_screen(visit, width, height, theme):
     assert min(sliders.nth(i).bounding_box()["width"] for i in range(sliders.count())) > 100
 
 
+@pytest.mark.skipif(not AXE.exists(), reason=f"run `npm ci` in {PAGE} first")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_formulas_next_door(visit, theme):
+    page = visit(offline=True, color_scheme=theme)
+    page.get_by_role("link", name="The formulas behind it").click()
+    page.wait_for_function("() => document.querySelectorAll('.minidiff-form svg').length === 7")
+    page.add_script_tag(path=AXE)
+    found = page.evaluate(
+        "async () => (await axe.run()).violations.map((v) => [v.id, v.nodes[0].html])"
+    )
+    assert not found
+    assert page.locator(".minidiff-form").first.get_attribute("data-theme") == theme
+    page.get_by_role("link", name="The trained models").click()
+    page.wait_for_selector(".cell.query")
+
+
 def test_by_keyboard_alone(visit):
     page = visit()
     page.get_by_label("Prompt").focus()

@@ -32,11 +32,12 @@ def build(out, checkpoints=SHIPPED):
     Raises:
         ValueError: a shipped run, or the bundle, is not there.
     """
-    out, bundle = Path(out), PAGE / "dist" / "explorer.js"
-    if not bundle.exists():
-        raise ValueError(f"{bundle} is missing: run `npm ci && node build.mjs` in {PAGE}")
+    out = Path(out)
+    bundles = [PAGE / "dist" / name for name in ("explorer.js", "forms.js")]
+    if not all(bundle.exists() for bundle in bundles):
+        raise ValueError(f"{PAGE / 'dist'} is not whole: run `npm ci && npm run build` in {PAGE}")
     (out / "models").mkdir(parents=True, exist_ok=True)
-    for file in (PAGE / "index.html", bundle):
+    for file in (PAGE / "index.html", PAGE / "forms.html", *bundles):
         shutil.copy(file, out / file.name)
     (out / "NOTICE.txt").write_text(NOTICE)
     for key, name in MODELS.items():

@@ -74,7 +74,14 @@ function about() {
   const terms = Object.entries(ABOUT).map(([term, text]) =>
     h("div", {}, h("dt", {}, term), h("dd", {}, text)),
   );
-  return h("section.about", {}, h("h2", {}, "What you see"), h("dl", {}, terms));
+  const more = h("a", { href: "forms.html" }, "The formulas behind it, alive");
+  return h(
+    "section.about",
+    {},
+    h("h2", {}, "What you see"),
+    h("dl", {}, terms),
+    h("p.more", {}, more),
+  );
 }
 
 function ask(page) {
