@@ -1,6 +1,7 @@
 """The page: its model against PyTorch, its own tests in Node, its bundle, the folder it becomes."""
 
 import base64
+import importlib.util
 import json
 import re
 import shutil
@@ -19,11 +20,19 @@ from minidiff.model import GPT, GPTConfig
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "minidiff" / "look" / "page"
 SCRIPTS = ROOT / "tests" / "js"
-NODE = shutil.which("node")
 TEXT = (ROOT / "minidiff" / "generate.py").read_text()
 CLOSE = 1e-4  # float32 sums in another order
 
-node_only = pytest.mark.skipif(NODE is None, reason="Node is not installed here")
+
+def find_node():
+    """A JavaScript engine: node itself, or the copy that comes with playwright; or None."""
+    own = importlib.util.find_spec("playwright")
+    copy = Path(own.origin).parent / "driver" / "node" if own else Path()
+    return shutil.which("node") or (str(copy) if copy.is_file() else None)
+
+
+NODE = find_node()
+node_only = pytest.mark.skipif(NODE is None, reason="neither Node nor playwright is here")
 npm_only = pytest.mark.skipif(
     NODE is None or not (PAGE / "node_modules").exists(), reason=f"run `npm ci` in {PAGE} first"
 )
@@ -110,7 +119,7 @@ def test_models_of_other_shapes_agree_with_pytorch(shape, how, tmp_path):
 @pytest.mark.slow
 @node_only
 def test_the_javascript_passes_its_own_tests():
-    told = node("--test", *sorted(SCRIPTS.glob("*.test.mjs")))
+    told = node("--test", "--test-reporter=tap", *sorted(SCRIPTS.glob("*.test.mjs")))
     assert int(re.search(r"^# tests (\d+)", told, re.M)[1]) > 20 and "# fail 0" in told
 
 

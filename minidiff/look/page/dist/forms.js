@@ -15,7 +15,7 @@ var minidiffForms=(()=>{var J=Object.defineProperty;var Vt=Object.getOwnProperty
   --softmax: #40a4e2; --softmax-text: #6cbcf0; --softmax-tint: #1d3d54;
   --diff: #f07e2c; --diff-text: #ff9a55; --diff-tint: #4d3222; --minus: #9e8adc; --alert: #ff8a95; color-scheme: dark;
 }
-@media (min-width: 700px) { .minidiff-form { max-height: 600px; overflow: auto; } } /* JupyterLab */
+.jp-OutputArea .minidiff-form { max-height: 600px; overflow: auto; } /* what JupyterLab leaves */
 .minidiff-form * { box-sizing: border-box; }
 .minidiff-form :is(button, input) { font: inherit; color: inherit; margin: 0; }
 .minidiff-form :focus-visible { outline: 3px solid var(--ink); outline-offset: 2px; border-radius: 3px; }

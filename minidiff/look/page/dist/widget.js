@@ -186,7 +186,7 @@ function xt(a){let t=null,e=null,i=async()=>{try{for(;t;){let s=t;t=null,await a
 
 /* ---- In a notebook's cell: JupyterLab leaves 600 pixels ---- */
 .minidiff-page.compact { padding: 8px 12px; font-size: 15.5px; }
-@media (min-width: 700px) { .minidiff-page.compact { max-height: 600px; overflow: auto; } }
+.jp-OutputArea .minidiff-page.compact { max-height: 600px; overflow: auto; }
 .minidiff-page.compact textarea { font-size: 15px; padding: 5px 10px; resize: none; }
 .minidiff-page.compact .tabs { margin: 2px 0 8px; }
 .minidiff-page.compact .tab { padding: 4px 10px; }
