@@ -6,23 +6,33 @@ without one there is nothing to study.
 
 ``open_data`` takes the sources of this course: "stdlib" (Python's own sources, which lie on every
 machine with Python), "python" (those and all installed packages: larger), any text file or folder,
-and a folder in nanoGPT's format.
+and a folder in nanoGPT's format. What counts as text is written in sources.py.
 """
 
-import functools
 import hashlib
-import sysconfig
+import math
+import operator
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from minidiff.sources import (
+    DataError,
+    Found,
+    listing,
+    name_of,
+    python_files,
+    read_tokens,
+    shown,
+    text_files,
+    token_file,
+)
+from minidiff.sources import printable as printable  # for what a model writes on a terminal
+
 VAL_SHARE = 0.1  # of the bytes
-
-
-class DataError(ValueError):
-    """The data cannot be trained on; the message names the cause and the fix."""
 
 
 @dataclass
@@ -50,42 +60,94 @@ class Split:
             if offset == 0:
                 pieces.append([self.bos])
             begin, end = first + max(offset - 1, 0), first + offset - 1 + take
-            pieces.append(_mapped(path, self.dtype)[begin:end])
+            if begin < end:
+                pieces.append(read_tokens(path, self.dtype, begin, end - begin))
             start, count, i = start + take, count - take, i + 1
         return np.concatenate(pieces).astype(np.int64)
 
     def windows(self, starts, length):
-        """Inputs and targets, int64 (B, length) each: window i begins with BOS at starts[i]."""
+        """Inputs and targets, int64 (B, length) each: window i begins with BOS at starts[i].
+
+        Raises:
+            DataError: windows that fill the memory or pass the split's end, files that have gone.
+        """
+        self._check(len(starts), length)
         tokens = np.stack([self.read(int(s), length + 1) for s in starts])
         tokens[:, 0] = self.bos
+        if tokens.max() > self.bos:  # on a GPU this would end in an error that names nothing
+            raise DataError(
+                f"token {tokens.max()} in the data: give --vocab-size {tokens.max() + 2}"
+            )
         tokens = torch.from_numpy(tokens)
         return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
     def batch(self, batch_size, length, seed, step):
         """The random batch of one step. It depends on (seed, step) only, so a resumed run, another
         variant and any number of processes all see the same data."""
-        rng = np.random.default_rng([seed, step])
+        self._check(batch_size, length)
+        rng = np.random.default_rng([_whole("seed", seed, 0), _whole("step", step, 0)])
         return self.windows(rng.integers(0, len(self) - length, batch_size), length)
 
     def fixed_batches(self, n_batches, batch_size, length):
         """Yield the same evenly spaced windows each time: for validation."""
+        self._check(batch_size, length)
+        self._check(n_batches * batch_size, 1)  # where they start
         starts = np.linspace(0, len(self) - length - 1, n_batches * batch_size).astype(np.int64)
         for part in starts.reshape(n_batches, batch_size):
             yield self.windows(part, length)
 
+    def _check(self, rows, length):
+        """Refuse impossible windows before anything is allocated."""
+        rows, length = _whole("windows", rows, 1), _whole("window", length, 1)
+        if length >= len(self):
+            raise DataError(f"{len(self)} tokens hold no window of {length + 1}: give more text")
+        need, have = 3 * 8 * rows * (length + 1), _memory()  # int64: as read, inputs, targets
+        if need > have / 2:
+            raise DataError(
+                f"{rows:,} windows of {length:,} tokens need {need / 1e9:,.1f} GB, over half of "
+                f"the {have / 1e9:,.1f} GB here: use a smaller --batch-size, --block-size or "
+                "--eval-batches"
+            )
+
 
 @dataclass
 class Corpus:
-    """A training and a validation stream that share no document."""
+    """A training and a validation stream that share no document.
+
+    Open it once and hand it to all that read it: of files that change meanwhile (or a log that
+    lies in the folder) two openings would see different texts.
+    """
 
     train: Split
     val: Split
     name: str
     fingerprint: str  # of the names and sizes of the documents: the same data gives the same
+    tokens: str = "bytes"  # or "ids": nanoGPT's, which only their own tokenizer can read
+    left_out: list = ()  # of (name of a file, reason)
+    not_utf8: list = ()  # names of files that are read all the same, as bytes
+
+    @property
+    def facts(self):
+        """What a run stores of its data, and :func:`text_changed` compares."""
+        documents = self.train.documents + self.val.documents
+        tokens = sum(count for _, _, count in documents)
+        return {
+            "data_fingerprint": self.fingerprint,
+            "data_tokens": self.tokens,
+            "data_files": len({path for path, _, _ in documents}),
+            "data_bytes": tokens * np.dtype(self.train.dtype).itemsize,
+        }
+
+    @property
+    def report(self):
+        """One line: what was read, and what was left out and why."""
+        facts = self.facts
+        read = listing(facts["data_files"], facts["data_bytes"], self.left_out, self.not_utf8)
+        return f"minidiff data: {shown(self.name)}: {read}"  # a log is known by this line
 
 
 def open_data(source="stdlib", vocab_size=257, block_size=256):
-    """Open a text source for training; reads only directory entries (and checks nanoGPT's tokens).
+    """Open a text source for training; reads the two ends of each file, and nanoGPT tokens.
 
     Args:
         source: "stdlib" or "python"; a text file; a folder of text files; or a folder with
@@ -93,40 +155,61 @@ def open_data(source="stdlib", vocab_size=257, block_size=256):
         vocab_size: tokens of the data plus one for BOS: 257 for text.
         block_size: every split must be longer than one window of this many tokens.
     Raises:
-        DataError: missing, empty, too short, unreadable, or tokens outside the vocabulary.
+        DataError: missing, empty, too short, unreadable, no text, or tokens outside the vocabulary.
     """
-    bos, roots = vocab_size - 1, [Path(source)]
-    if source in ("stdlib", "python"):
-        paths = sysconfig.get_paths()
-        where = ["stdlib"] if source == "stdlib" else ["stdlib", "purelib", "platlib"]
-        roots = sorted({Path(paths[key]) for key in where})
-        files = {f for root in roots for f in root.rglob("*.py") if _own(f, root)}
-    elif not roots[0].exists():
-        raise DataError(f"--data {source}: no such file or folder; 'stdlib' needs no file at all")
-    elif (roots[0] / "train.bin").exists():
-        return _open_nanogpt(roots[0], bos, block_size)
-    elif roots[0].is_dir():
-        files = [f for f in roots[0].rglob("*") if f.is_file() and _is_text(f, roots[0])]
-        files = [f for f in files if not (f.parent / "metrics.jsonl").exists()]  # a run's folder
+    bos = _whole("--vocab-size", vocab_size, 2) - 1
+    block_size = _whole("--block-size", block_size, 1)
+    root = None if source in ("stdlib", "python") else _existing(source)
+    bins = [root / "train.bin", root / "val.bin"] if root else []
+    if any(map(os.path.exists, bins)):
+        found, dtype = Found([root]), np.uint16
+        parts = [[(path, 0, token_file(path, bos))] for path in bins]
     else:
-        files = roots
-    if vocab_size < 257:
-        raise DataError(f"--vocab-size {vocab_size}: text is bytes and BOS, so 257 tokens")
-    _mapped.cache_clear()  # a file may have changed since it was last opened
-    documents = [(f, 0, f.stat().st_size) for f in sorted(files) if f.stat().st_size > 0]
-    if not documents:
-        raise DataError(
-            f"--data {source}: no text in it (empty, hidden and binary files are left out)"
-        )
-    train, val = _split(documents, roots)
-    return _corpus(
-        Split(train, np.uint8, bos), Split(val, np.uint8, bos), source, roots, block_size
+        found, dtype = text_files(root) if root else python_files(source), np.uint8
+        if bos < 256:
+            raise DataError(f"--vocab-size {vocab_size}: text is bytes and BOS, so 257 tokens")
+        if not found.files:
+            read = listing(0, 0, found.left_out)
+            raise DataError(f"--data {shown(source)}: {read}; give a file or folder with text")
+        parts = _split([(path, 0, size) for path, size in sorted(found.files)], found.roots)
+    train, val = (Split(part, dtype, bos) for part in parts)
+    for split, what in ((train, "training"), (val, "validation")):
+        if len(split) < block_size + 2:
+            raise DataError(
+                f"--data {shown(source)}: {len(split)} {what} tokens are fewer than one window of "
+                f"{block_size + 1}; give more text or a smaller --block-size"
+            )
+    tokens = "ids" if dtype is np.uint16 else "bytes"
+    fingerprint = _fingerprint(train.documents + val.documents, found.roots)
+    return Corpus(train, val, str(source), fingerprint, tokens, found.left_out, found.not_utf8)
+
+
+def text_changed(before, corpus):
+    """Why a run cannot go on with this text, or None where it is the text that it began with.
+
+    Args:
+        before: the settings that the run stored, with the :attr:`Corpus.facts` of its text; of
+            older runs only ``data_fingerprint``.
+        corpus: what --data gives today.
+    """
+    now = corpus.facts
+    if before.get("data_fingerprint") in (None, corpus.fingerprint):
+        return None
+    was = ""
+    then = [before.get(name) for name in ("data_files", "data_bytes")]
+    if all(isinstance(number, int) for number in then):
+        today = listing(now["data_files"], now["data_bytes"])
+        was = f" (then {listing(*then)}, now {today})"
+    return (
+        f"--data {shown(corpus.name)}: not the text that this run began with{was}: bring that text "
+        "back to go on with --resume; or train on today's text, from the start with --overwrite "
+        "or another --out, or from this run's weights with --init-from"
     )
 
 
 def encode(text, vocab_size=257):
     """Text -> (1, T) token ids that start with BOS."""
-    return torch.tensor([[vocab_size - 1, *text.encode()]])
+    return torch.tensor([[vocab_size - 1, *text.encode(errors="surrogatepass")]])
 
 
 def decode(tokens):
@@ -134,21 +217,37 @@ def decode(tokens):
     return bytes(t for t in tokens.tolist() if t < 256).decode(errors="replace")
 
 
-@functools.lru_cache(maxsize=8192)
-def _mapped(path, dtype):
-    """The file as an array that the system reads page by page, when a window touches it."""
-    return np.memmap(path, dtype, "r").view(np.ndarray)
+def _whole(name, value, least):
+    """A whole number, also one of NumPy's, as a Python int."""
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise DataError(f"{name} {value}: must be a whole number") from None
+    if value < least:
+        raise DataError(f"{name} {value}: must be at least {least}")
+    return value
 
 
-def _name(path, roots):
-    """The document's name, which is the same wherever its root folder lies."""
-    return next(path.relative_to(root).as_posix() for root in roots if path.is_relative_to(root))
+def _memory():
+    """Bytes of memory in this machine; infinite where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return math.inf
 
 
-def _own(path, root):
-    """Whether a file belongs to this root and not to packages that are installed inside it."""
-    inside = {"site-packages", "dist-packages"} & set(path.relative_to(root).parts)
-    return not inside and path.is_file()  # not a folder, nor a link to nowhere
+def _existing(source):
+    if not str(source).strip():
+        raise DataError("--data is empty; give a file or folder, or 'stdlib', which needs no file")
+    try:
+        root = Path(source).absolute()  # or a change of the working directory would lose it
+        os.stat(root)
+    except (OSError, ValueError) as error:  # ValueError: a zero in the name
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise DataError(
+            f"--data {shown(source)}: {reason}; 'stdlib' needs no file at all"
+        ) from None
+    return root
 
 
 def _split(documents, roots):
@@ -158,7 +257,7 @@ def _split(documents, roots):
     """
 
     def shuffled(document):
-        return hashlib.sha256(_name(document[0], roots).encode()).digest()
+        return hashlib.sha256(name_of(document[0], roots).encode(errors="surrogatepass")).digest()
 
     documents = sorted(documents, key=shuffled)
     total = sum(size for _, _, size in documents)
@@ -176,51 +275,9 @@ def _split(documents, roots):
     return [*rest, (path, 0, cut)], [(path, cut, size - cut)]
 
 
-def _open_nanogpt(folder, bos, block_size):
-    splits = []
-    for name in ("train.bin", "val.bin"):
-        path = folder / name
-        if not path.exists():
-            raise DataError(f"--data {folder}: {name} is missing beside the other .bin file")
-        if path.stat().st_size % 2:
-            raise DataError(f"{path} has an odd number of bytes: it must hold uint16 tokens")
-        tokens = np.memmap(path, np.uint16, "r") if path.stat().st_size else np.zeros(0, np.uint16)
-        step = 1 << 24  # 32 MB at a time
-        largest = max(
-            (int(tokens[i : i + step].max()) for i in range(0, len(tokens), step)), default=0
-        )
-        if largest >= bos:
-            raise DataError(
-                f"{path} holds token {largest}: give --vocab-size {largest + 2} or more (one for "
-                "BOS), or write the file as uint16 if it has another type"
-            )
-        splits.append(Split([(path, 0, len(tokens))], np.uint16, bos))
-    return _corpus(*splits, str(folder), [folder], block_size)
-
-
-def _corpus(train, val, source, roots, block_size):
-    for split, what in ((train, "training"), (val, "validation")):
-        if len(split) < block_size + 2:
-            raise DataError(
-                f"--data {source}: {len(split)} {what} tokens are fewer than one window of "
-                f"{block_size + 1}; give more text or a smaller --block-size"
-            )
-    listing = hashlib.sha256()
-    for path, first, count in train.documents + val.documents:
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise DataError(f"--data {source}: cannot read {path}: {error.strerror}") from None
-        listing.update(f"{_name(path, roots)}:{first}:{count};".encode())
-    return Corpus(train, val, source, listing.hexdigest()[:16])
-
-
-def _is_text(path, root):
-    """Neither hidden nor binary: binary files almost always have a zero byte near their start."""
-    if any(part.startswith(".") for part in path.relative_to(root).parts):
-        return False
-    try:
-        with path.open("rb") as file:
-            return b"\0" not in file.read(8192)
-    except OSError:
-        return True  # reported, with its name, when the corpus is opened
+def _fingerprint(documents, roots):
+    listed = hashlib.sha256()
+    for path, first, count in documents:
+        line = f"{name_of(path, roots)}:{first}:{count};"
+        listed.update(line.encode(errors="surrogatepass"))
+    return listed.hexdigest()[:16]

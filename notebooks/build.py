@@ -97,10 +97,10 @@ def build(path):
     }
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     nbformat.validate(notebook)
-    new, old = nbformat.writes(notebook) + "\n", path.read_text()
+    new, old = nbformat.writes(notebook) + "\n", path.read_text(encoding="utf-8")
     if new != old:
         part = path.with_suffix(".part")
-        part.write_text(new)
+        part.write_text(new, encoding="utf-8")
         part.replace(path)  # an interrupted write leaves the old notebook whole
     return new != old
 
