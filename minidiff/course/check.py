@@ -1,0 +1,29 @@
+"""All checks under one name: ``from minidiff.course import check``, then ``check.NAME(answer)``."""
+
+from minidiff.course.checks_00 import copied_byte, differential_step, weight_zero
+from minidiff.course.checks_01 import (
+    attention_layer,
+    best_constant,
+    channel_order,
+    kv_head,
+    one_output,
+    pair_step,
+    repaired_order,
+    saving,
+)
+from minidiff.course.checks_02 import (
+    needed_gap,
+    norm_gains,
+    norm_growth,
+    one_row,
+    opposed_values,
+    same_token,
+    sink,
+    without_sink,
+)
+
+__all__ = ["copied_byte", "differential_step", "weight_zero"]
+__all__ += ["attention_layer", "best_constant", "channel_order", "kv_head"]  # 01
+__all__ += ["one_output", "pair_step", "repaired_order", "saving"]
+__all__ += ["needed_gap", "one_row", "opposed_values", "same_token", "sink"]  # 02
+__all__ += ["norm_gains", "norm_growth", "without_sink"]  # 02b
