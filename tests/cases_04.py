@@ -101,7 +101,7 @@ WRONG = {
     ],
     "hidden_sink": [
         ((ON_BOS, "top_share_eff"), "sees this one"),
-        ((A, "first_share_eff"), "looks at token 0"),
+        ((A, "first_share_eff"), "sees token 0"),
         ((A, "entropy"), "name one token"),
         ((A, "tops"), "no column"),
         ((torch.full((64, 64), 1 / 64), "top_share_eff"), "causal"),

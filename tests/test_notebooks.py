@@ -179,7 +179,11 @@ def unsolved(notebook, solution):
 
 # ---- Notebooks that teach to a clock -------------------------------------------------------------
 
-CONVERTED = {"00_start_here": 1500}  # by the rules below -> words that it may have
+CONVERTED = {  # by the rules below -> words that it may have
+    "00_start_here": 1500,
+    "03_lambda": 3000,
+    "04_attention_sinks": 3000,
+}
 WORDS_PER_MINUTE, LINES_PER_MINUTE = 200, 15  # read, of text and of code
 
 

@@ -21,11 +21,10 @@ def both_ends(lowest, highest):
         rows = numbers(torch.stack([torch.as_tensor(row) for row in pair]), (2, n), name)
         for label, row in zip(("a1", "a2"), rows, strict=True):
             expect((row >= 0).all(), f"{name}: {label} has a negative weight: no softmax row has.")
-            expect(
-                close(row.sum(), 1), f"{name}: {label} sums to {row.sum():.3g}, no softmax row does."
-            )
+            total = float(row.sum())
+            expect(close(total, 1), f"{name}: {label} sums to {total:.3g}, no softmax row does.")
         rms = float((rows[0] - lam * rows[1]).norm())
-        expect(close(rms, bound), f"{name}: |a1 − λ a2| is {rms:.3f}, and the bound is {bound:.3f}.")
+        expect(close(rms, bound), f"{name}: |a1 − λ a2| is {rms:.3f}, the bound is {bound:.3f}.")
         uneven = rows[1].std() > 1e-6 or name == "highest"
         expect(uneven, "lowest: it is reached, by a uniform a2. Take one that is not uniform.")
     return "At the lower end, what the maps prefer they prefer together."
@@ -44,7 +43,7 @@ def quietest_lambda(function):
     cosine = a1 @ a2 / (a1.norm() * a2.norm())
     expect(not close(found, cosine), "This is the cosine of the two rows.")
     size, least = (float((a1 - lam * a2).norm()) for lam in (found, best))
-    expect(close(found, best), f"For one pair of rows it leaves {size:.4f}; {least:.4f} can be had.")
+    expect(close(found, best), f"For one pair it leaves {size:.4f}; {least:.4f} can be had.")
     first, second = torch.eye(3, dtype=torch.float64)[:2]
     apart = number(call(function, first, second), "for one-hot rows at different tokens, λ")
     expect(close(apart, 0), "For two one-hot rows at different tokens it is not the best.")
@@ -100,7 +99,7 @@ def own_variant(layer, low, high):
 
 @checks
 def silenced_head(rises):
-    """Exercise 5: (n_layer, n_head) rises of the loss on the first 200 bytes of PROMPT with lambda 0 in one head."""
+    """Exercise 5: rises of the loss on PROMPT[:200], with lambda 0 in one head: (n_layer, n_head)."""
     model, idx = load_pretrained("diff_v2"), data.encode(PROMPT[:200])
     rises = numbers(rises, (model.config.n_layer, model.config.n_head), "the rises")
     base = _loss(model, idx, None)

@@ -42,7 +42,7 @@ def hidden_sink(maps, column):
     expect(queries > 0.9, f"Only {queries:.0%} of the queries give most weight to one token.")
     column = str(column)
     expect(column in probe.COLUMNS, f"The map is right. probe() has no column {column!r}.")
-    expect(not column.startswith(("first", "sink")), f"The map is right. {column} looks at token 0.")
+    expect(not column.startswith(("first", "sink")), f"The map is right. {column} sees token 0.")
     expect(column.startswith("top_share"), f"The map is right. Does {column} name one token?")
     return "It is worth a look at any model with separators or line ends."
 
@@ -63,7 +63,7 @@ def without_bos(shares, rises):
             losses = [model(x[:, :-1], x[:, 1:])[1].item() for x in (idx, idx[:, 1:])]
         rise = float(rises[i])
         expect(not close(rise, losses[1]), f"{label}: that is the loss itself. Subtract.")
-        expect(not close(rise, losses[0] - losses[1]), f"{label}: the loss rises, it does not fall.")
+        expect(not close(rise, losses[0] - losses[1]), f"{label}: the loss does not fall.")
         expect(abs(rise - losses[1] + losses[0]) < 0.01, f"{label}: the loss rises otherwise.")
     return "So in these models the sink is BOS itself, not the first place."
 

@@ -88,7 +88,7 @@ def examine(head, bos):
     return Found(
         asking=square[asks].mean().item(),
         silent=square[:, 1:][~asks[:, 1:]].mean().item(),
-        share=(w[:, 0] / w.sum(-1)).mean().item(),
+        share=(w[:, 0] / w.sum(-1).clamp_min(1e-9)).mean().item(),  # a row may be all zeros
         total=w.sum(-1).mean().item(),
         on_bos=tuple(maps[:, i][rows][:, 0].mean().item() for i in range(maps.shape[1])),
     )

@@ -105,30 +105,33 @@ def trained_heads(found):
             left.plot(x, error, mark, color=tint, markeredgecolor="white")
         share = [one.share for one in found[name, True]]
         total = [one.total for one in found[name, True]]
-        right.plot(total, share, "o", color=tint, label=label, markersize=12, alpha=0.75)
+        size = 22 - 3.5 * i  # later ones on top of earlier ones, and smaller: none hides another
+        right.plot(total, share, "o", color=tint, label=label, markersize=size, markeredgecolor="w")
     left.set(yscale="log", ylabel="mean square error", title="Without BOS: ▲ asking, ● silent rows")
     left.set_xticks(range(len(names)), [NAMES.get(name, name) for name in names], rotation=20)
     left.set_xlim(-0.5, len(names) - 0.5)
     right.set(xscale="log", xlabel="total |w| of a silent row", ylabel="share of BOS in it")
     right.set(title="With BOS: where silent rows put it", ylim=(0, 1.05))
-    right.legend(loc="lower right")
+    for line in right.legend(loc="lower right").get_lines():
+        line.set_markersize(11)
     return fig
 
 
 @styled
 def one_head_maps(maps, labels):
-    """Maps of one example, on one signed scale: title -> (T, T), a row of panels for each labels.
+    """Maps of one example, on one signed scale, a row of panels for each list of labels.
 
     Args:
-        maps: a list of {title: map}, one for each row. labels: a list of T token names for each.
+        maps: for each row name -> map (T, T). labels: for each row the names of its T tokens.
     """
     fig, axes = plt.subplots(len(maps), len(maps[0]), figsize=(15, 3.3 * len(maps)))
     for row, panels, names in zip(axes, maps, labels, strict=True):
-        for ax, (title, w) in zip(row, panels.items(), strict=True):
+        for ax, (name, w) in zip(row, panels.items(), strict=True):
             w = np.where(np.tri(len(names), dtype=bool), np.asarray(w), np.nan)
             look = {"cmap": plots.SIGNED, "vmin": -1, "vmax": 1, "interpolation": "none"}
             picture = ax.imshow(w, **look)
-            ax.set_title(title, fontsize=14)
+            with_bos = "BOS" if names[0] == "B" else "no BOS"
+            ax.set_title(f"{NAMES.get(name, name)}, {with_bos}", fontsize=14)
             ax.set_xticks(range(len(names)), names, fontsize=11)
             ax.set_yticks(range(len(names)), names, fontsize=11)
             ax.tick_params(length=0)
@@ -147,7 +150,6 @@ def by_layer(panels):
         for name, curve in curves.items():
             ax.plot(np.asarray(curve), "o-", color=colour(name), label=name)
         ax.axhline(1, **DASHED)
-        ax.set(yscale="log", xlabel="layer", ylabel=label)
-        ax.yaxis.set_major_formatter("{x:g}")
+        ax.set(xlabel="layer", ylabel=label, ylim=(0, None))
     axes[0].legend()
     return fig
