@@ -99,7 +99,7 @@ def own_variant(layer, low, high):
 
 @checks
 def silenced_head(rises):
-    """Exercise 5: rises of the loss on PROMPT[:200] with lambda 0 in one head, (n_layer, n_head)."""
+    """Exercise 5: (n_layer, n_head) rises of the loss on PROMPT[:200], lambda 0 in one head."""
     model, idx = load_pretrained("diff_v2"), data.encode(PROMPT[:200])
     rises = numbers(rises, (model.config.n_layer, model.config.n_head), "the rises")
     base = _loss(model, idx, None)
