@@ -27,7 +27,7 @@ VALUES = torch.tensor(
 CONTEXT_1 = A1 @ VALUES  # (4,): what softmax alone gives: 1, 0, 1/2, -1/2
 CONTEXT = W @ VALUES  # (4,): what DIFF V2 gives: 1/2, -1/4, 1/4, -1/2
 
-# What notebooks 03 and 04 show to the trained models.
+# What notebooks 03 and 04 show to the trained models, and what 03 tests a guess on.
 PROMPT = '''class Queue:
     """First in, first out. Items wait in a list; the oldest leaves first."""
 
@@ -46,4 +46,26 @@ PROMPT = '''class Queue:
         if not self.items:
             raise IndexError("queue is empty")
         return self.items.pop(0)
+'''
+SECOND_PROMPT = '''import math
+
+
+def area(radius):
+    """The area of a circle, which must not be smaller than a point."""
+    if radius < 0:
+        raise ValueError("a radius is never negative")
+    return math.pi * radius**2
+
+
+def largest(numbers, default=None):
+    """Return the largest of several numbers, or the default of none."""
+    best = default
+    for number in numbers:
+        if best is None or number > best:
+            best = number
+    return best
+
+
+for radius in range(3):
+    print(f"radius {radius}: area {area(radius):.2f}")
 '''
