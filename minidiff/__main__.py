@@ -22,9 +22,11 @@ from minidiff.bench.train import TrainBench
 from minidiff.bench.train import train as train_speed
 from minidiff.data import decode, encode
 from minidiff.runs import load_run, read_metrics, refuse_to_overwrite
-from minidiff.study.claims import claims, markdown, measure, put_into
+from minidiff.study.claims import claims
 from minidiff.study.compare import Compare
-from minidiff.study.evidence import RESULTS
+from minidiff.study.evidence import RESULTS, Evidence
+from minidiff.study.measure import measure
+from minidiff.study.report import claims_text, write
 from minidiff.train import PRESETS, TrainConfig, pick_device, train
 from minidiff.variants import START, variant
 
@@ -120,20 +122,21 @@ class Sample:
 
 @dataclass
 class Claims:
-    """The published claims, and what was measured of each: the table of the README."""
+    """The published claims, and what was measured of each: prints the whole table, CLAIMS.md."""
 
     measure: bool = False  # first measure again what a CPU can, within a minute
+    write: bool = False  # write CLAIMS.md and the figures beside the results
     results: Path = RESULTS  # the folder of the results files
-    readme: Path | None = None  # put the table into this file, between its two marks
+    readme: Path | None = None  # with --write: put the answer and its table into this file
 
     def run(self):
-        """Print the table, or put it into a file."""
+        """Print the table, or write it."""
         if self.measure:
             measure(self.results)
-        if self.readme:
-            put_into(self.readme, claims(self.results))
+        if self.write:
+            write(self.results, self.readme)
         else:
-            print(markdown(claims(self.results)), end="")
+            print(claims_text(claims(self.results), Evidence(self.results)), end="")
 
 
 def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device="auto"):

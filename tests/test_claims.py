@@ -1,137 +1,198 @@
-"""The table of claims: what it measures, and that the README holds what the results say."""
+"""Claims: every verdict can be reached by a planted effect, and new results only add rows."""
 
-import json
 import math
-import shutil
 from pathlib import Path
 
 import pytest
-import torch
+from study_results import SETTINGS, folder, pair, run, store
 
-from minidiff import GPT, GPTConfig
-from minidiff.study.claims import claims, markdown, put_into, rounding_errors, v1_gradients
-from minidiff.study.evidence import RESULTS, Evidence
+from minidiff.study import claims as claims_module
+from minidiff.study import entries
+from minidiff.study.checks import Pairs, Runs, TimeEstimate, made_by
+from minidiff.study.claims import claims
+from minidiff.study.entries import CLAIMS
+from minidiff.study.evidence import Evidence
+from minidiff.study.findings import ABOVE, BELOW, SHOWN
 
-ROOT = Path(__file__).parent.parent
-
-
-def test_the_norm_of_v1_gains_sqrt_n_and_nothing_else_does():
-    few, many = v1_gradients((64, 4096))
-    gain = [row["diff_v1"] / row["diff_v1_no_norm"] for row in (few, many)]
-    assert gain[1] / gain[0] == pytest.approx(math.sqrt(4096 / 64), rel=0.15)
-    for name in ("diff_v1_no_norm", "diff_v2"):  # an average over n keys: 1 / sqrt(n)
-        assert few[name] / many[name] == pytest.approx(math.sqrt(4096 / 64), rel=0.15)
+WORDS = {"supported", "mixed", "undecided", "contradicted", "not tested"}
+LOWER, HIGHER, EITHER = [-0.02, -0.021, -0.019], [0.02, 0.021, 0.019], [-0.02, 0.02, 0.001]
 
 
-def test_rounding_is_that_of_the_precision_and_leaves_the_model_alone():
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(n_layer=2, block_size=64))
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    idx = torch.randint(0, 256, (2, 64))
-    half, double = rounding_errors(model, idx), rounding_errors(model, idx, torch.float32)
-    assert len(half) == 2
-    for layer in half:
-        assert 2**-10 < layer["branches"] < layer["heads"] < 2**-5  # bfloat16 keeps 8 bits
-    assert all(layer["heads"] < 1e-5 for layer in double)
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    (softmax,) = rounding_errors(GPT(GPTConfig("softmax", n_layer=1)), idx)
-    assert softmax["branches"] == pytest.approx(softmax["heads"])
-
-
-def test_the_readme_holds_the_table_that_the_results_give(tmp_path):
-    copy = tmp_path / "README.md"
-    copy.write_text((ROOT / "README.md").read_text())
-    put_into(copy, claims())
-    assert copy.read_text() == (ROOT / "README.md").read_text(), (
-        "python -m minidiff claims --readme README.md"
-    )
-
-
-def test_every_claim_has_a_verdict():
-    rows = claims()
-    numbers = [number for row in rows for number in row[0].split(", ")]
-    assert sorted(numbers, key=int) == [str(i) for i in range(1, 18)]
-    assert {row[2] for row in rows} <= {"holds", "partly", "not shown", "not measured"}
-    assert markdown(rows).count("\n") == len(rows) + 2
+def judged(path, **files):
+    """{number: judged claim} of a folder with these rows."""
+    return {each.claim.number: each for each in claims(folder(path, **files))}
 
 
 @pytest.mark.parametrize(
-    ("number", "metric", "main", "sweep", "verdict"),
+    ("best", "elsewhere", "word"),
     [
-        ("3, 12", "val_loss", (-0.02, -0.03, -0.01), (-0.02, -0.03, -0.01), "holds"),
-        ("3, 12", "val_loss", (-0.02, -0.03, -0.01), (-0.02, -0.05, 0.01), "partly"),
-        ("3, 12", "val_loss", (-0.02, -0.05, 0.01), (-0.02, -0.05, 0.01), "not shown"),
-        ("3, 12", "val_loss", (0.02, 0.01, 0.03), (0.02, 0.01, 0.03), "not shown"),
-        ("4", "n_spikes", (-3.0, -4.0, -2.0), (-3.0, -4.0, -2.0), "holds"),
-        ("9", "val_loss", (0.0, -1.0, 1.0), (0.02, 0.01, 0.03), "partly"),
-        ("9", "val_loss", (0.0, -1.0, 1.0), (-0.02, -0.03, -0.01), "not shown"),
-        ("2", "first_share_eff_max", (-0.2, -0.5, 0.1), None, "not shown"),
+        (LOWER, None, "supported"),
+        (HIGHER, None, "contradicted"),
+        (EITHER, None, "undecided"),
+        ([-0.02], None, "undecided"),  # one seed has no interval
+        (LOWER, EITHER, "supported"),
+        (LOWER, HIGHER, "mixed"),
+        (HIGHER, LOWER, "mixed"),
+        (EITHER, HIGHER, "undecided"),
     ],
 )
-def test_a_verdict_follows_from_the_intervals(monkeypatch, number, metric, main, sweep, verdict):
-    pair = Evidence.pair
-
-    def changed(evidence, name, *which, short=False, **more):
-        if name == metric:
-            return sweep if short else main
-        return pair(evidence, name, *which, short=short, **more)
-
-    monkeypatch.setattr(Evidence, "pair", changed)
-    assert {row[0]: row[2] for row in claims()}[number] == verdict
+def test_every_verdict_follows_from_a_planted_effect(tmp_path, best, elsewhere, word):
+    folder(tmp_path, evidence_25m=pair(best))
+    if elsewhere:
+        short = pair(elsewhere, lr=6e-3, steps=300)
+        store(tmp_path, "evidence_25m_rates", short, SETTINGS | {"steps": 300})
+    (loss,) = (each for each in claims(tmp_path) if each.claim.number == "3, 12")
+    assert loss.verdict == word
+    assert len(loss.findings) == 1 + (elsewhere is not None)
 
 
-def test_a_verdict_follows_from_the_ratios_and_errors_and_a_diverged_run_has_no_figures(tmp_path):
-    def change(name, how):
-        data = json.loads((tmp_path / f"{name}.json").read_text())
-        how(data)
-        (tmp_path / f"{name}.json").write_text(json.dumps(data))
-
-    def diverge(data):
-        kept = {k: v for k, v in data["rows"][-1].items() if k in ("variant", "lr", "seed")}
-        data["rows"][-1] = kept | {"diverged": "the loss is nan", "val_loss": math.nan}
-
-    shutil.copytree(RESULTS, tmp_path, dirs_exist_ok=True)
-    change("bench_train", lambda data: [r.update({"vs_softmax_1.5h": 0.97}) for r in data["rows"]])
-    change("claims_cpu", lambda data: data["rounding"].update(diff_v2=[{"heads": 1e-4}]))
-    for name in ("evidence_25m", "evidence_25m_lr", "evidence_25m_rates"):
-        change(name, diverge)
-    rows = {row[0]: row for row in claims(tmp_path)}
-    assert rows["7"][2] == rows["17"][2] == "holds"
-    assert "1 of 36 of these diverged" in rows["4"][3] and "nan" not in str(rows)
+def test_where_only_secondary_checks_have_results_a_claim_is_open_and_not_untested(tmp_path):
+    store(folder(tmp_path), "evidence_25m_rates", pair(LOWER, steps=300), SETTINGS | {"steps": 300})
+    found = {each.claim.number: each for each in claims(tmp_path)}
+    assert found["3, 12"].verdict == "undecided" and found["3, 12"].primary is None
+    assert found["10b"].verdict == "not tested"
 
 
-@pytest.mark.parametrize("name", ["evidence_25m", "evidence_25m_lr", "evidence_25m_rates"])
-def test_intervals_are_those_of_compare(name):
-    evidence, stored = Evidence(), json.loads((RESULTS / f"{name}.json").read_text())["pairs"]
-    for row in stored:
-        which = row["metric"], row["variant"], row["other"]
-        expected = (row["difference"], row["low"], row["high"])
-        found = evidence.pair(*which, lr=row["lr"], short=name == "evidence_25m_rates")
-        assert found == pytest.approx(expected)
+def test_without_any_runs_what_needs_runs_is_not_tested(tmp_path):
+    found = judged(tmp_path)
+    assert {found[number].verdict for number in ("2a", "3, 12", "4", "9", "14")} == {"not tested"}
+    assert found["1"].verdict == found["11a"].verdict == "supported"  # theorems
 
 
-def test_the_best_rate_has_the_lowest_mean_loss_and_single_runs_have_no_interval():
-    evidence = Evidence()
-    evidence.full = [
-        {"variant": name, "lr": lr, "seed": seed, "val_loss": loss}
-        for name, lr, seed, loss in (
-            ("diff_v2", 0.1, 0, 3.0), ("diff_v2", 0.1, 1, 1.0), ("diff_v2", 0.2, 0, 1.9),
-            ("softmax_1.5h", 0.1, 0, 2.0), ("softmax_1.5h", 0.1, 1, 0.5),
-            ("softmax_1.5h", 0.2, 0, 2.5),
+def test_a_claim_of_a_higher_loss_is_judged_the_other_way(tmp_path):
+    rows = pair([0.0] * 3) + pair(HIGHER, one="diff_halves", other="diff_v2")
+    rows += pair(LOWER, one="diff_no_lambda", other="diff_v2")
+    found = judged(tmp_path, evidence_25m=list({row["key"]: row for row in rows}.values()))
+    assert (found["9"].verdict, found["10b"].verdict) == ("supported", "contradicted")
+
+
+def test_spikes_are_judged_by_signs_in_which_a_seed_counts_once(tmp_path):
+    rows = pair([-0.02] * 6, lr=1e-3)
+    rows += pair([-3, -3, 1, -1, -1, -1], "n_spikes", lr=3e-3, val_loss=0.8)
+    rows += pair([1, -9, -9, 0, 0, 0], "n_spikes", lr=6e-3, val_loss=0.9)
+    found = judged(tmp_path, evidence_25m=rows)["4"]
+    assert found.primary.sample == pytest.approx((-2, -12, -8, -1, -1, -1))
+    assert found.verdict == "supported" and str(found.primary) == "6 of 6 [54%, 100%]"
+    assert found.primary.where.endswith("rates 0.003 and 0.006")
+
+
+def test_five_seeds_with_fewer_spikes_decide_nothing(tmp_path):
+    rows = pair([-0.02] * 5) + pair([-90] * 5, "n_spikes", lr=3e-3, val_loss=0.8)
+    assert judged(tmp_path, evidence_25m=rows)["4"].verdict == "undecided"
+
+
+def test_equal_time_is_judged_by_longer_runs_of_the_other(tmp_path):
+    rows = [run("diff_v2", s, val_loss=0.70 + 0.01 * s) for s in range(3)]
+    rows += [run(seed=s, val_loss=0.8 + 0.01 * s) for s in range(3)]  # equal steps: not asked here
+    folder(tmp_path, evidence_25m=rows)
+    longer = [run(seed=s, steps=1196, val_loss=0.69 + 0.0101 * s) for s in range(3)]
+    store(tmp_path, "evidence_25m_equal_time", longer, SETTINGS | {"steps": 1196})
+    found = {each.claim.number: each for each in claims(tmp_path)}
+    assert found["Q2"].verdict == "contradicted" and found["3, 12"].verdict == "supported"
+    assert found["Q2"].primary.number == pytest.approx(0.0099)
+    assert "1000 steps against 1196 of the other" in found["Q2"].primary.where
+
+
+def test_equal_time_without_such_runs_is_estimated_and_stays_undecided(tmp_path):
+    rows = pair([-0.02, -0.02, -0.02])
+    folder(tmp_path, evidence_25m=rows)
+    longer = [r | {"val_loss": r["val_loss"] - 0.05} for r in pair([0.0] * 3, steps=2000)]
+    store(tmp_path, "evidence_25m_long", longer, SETTINGS | {"steps": 2000})
+    evidence = Evidence(tmp_path)
+    speeds = evidence.files["bench_train"]["rows"]
+    (speed,) = (r["vs_softmax_1.5h"] for r in speeds
+                if (r["size"], r["variant"]) == ("25m", "diff_v2"))  # fmt: skip
+    (found,) = TimeEstimate("evidence_25m*@1000", "evidence_25m_long").findings(evidence)
+    expected = -0.02 + 0.05 / math.log(2) * math.log(1 / speed)
+    assert found.sample == pytest.approx([expected] * 3)
+    (q2,) = (each for each in claims(tmp_path) if each.claim.number == "Q2")
+    assert q2.verdict == "undecided" and q2.primary is None
+
+
+def test_each_model_is_taken_at_its_own_best_rate(tmp_path):
+    rows = [run("diff_v2", s, lr, val_loss=loss + 0.01 * s)
+            for s in range(3) for lr, loss in ((7e-4, 0.60), (1e-3, 0.62))]  # fmt: skip
+    rows += [run("softmax_1.5h", s, lr, val_loss=loss + 0.01 * s)
+             for s in range(3) for lr, loss in ((1e-3, 0.66), (2e-3, 0.61))]  # fmt: skip
+    evidence = Evidence(folder(tmp_path, evidence_25m=rows))
+    (own,) = Pairs("val_loss", rate="own").findings(evidence)
+    assert own.number == pytest.approx(-0.01) and own.where.endswith("rates 0.0007 and 0.002")
+    (same,) = Pairs("val_loss").findings(evidence)
+    assert same.number == pytest.approx(-0.04) and same.where.endswith("rate 0.001")
+    assert not list(Pairs("val_loss", rate="best").findings(evidence))  # softmax lacks 7e-4
+
+
+def test_the_longest_runs_answer_whether_a_gain_lasts(tmp_path):
+    folder(tmp_path, evidence_25m=pair(LOWER))
+    for name, steps, gaps in (("long", 1500, HIGHER), ("long_4000", 4000, LOWER)):
+        rows = pair(gaps, steps=steps)
+        store(tmp_path, f"evidence_25m_{name}", rows, SETTINGS | {"steps": steps})
+    (q3,) = (each for each in claims(tmp_path) if each.claim.number == "Q3")
+    assert "4000 steps" in q3.primary.where and q3.verdict == "mixed"
+
+
+def test_a_models_own_values_are_held_against_a_bound(tmp_path):
+    rows = [run("diff_v2", s, first_share_eff_max=x) for s, x in enumerate((0.01, 0.011, 0.012))]
+    evidence = Evidence(folder(tmp_path, evidence_25m=rows))
+    (below,) = Runs("first_share_eff_max", BELOW, 0.03).findings(evidence)
+    (above,) = Runs("first_share_eff_max", ABOVE, 0.03).findings(evidence)
+    (spikes,) = Runs("n_spikes", SHOWN, 0.0).findings(evidence)
+    assert (below.side(), above.side(), spikes.side()) == ("for", "against", "shown")
+    assert spikes.sample == (2, 2, 2) and spikes.of == "range of 3"
+
+
+def test_on_several_texts_the_study_with_most_runs_answers_where_it_can(tmp_path):
+    folder(tmp_path, evidence_25m=pair(2 * LOWER))
+    rows = pair(HIGHER) + pair([0.05, 0.052, 0.049], one="diff_halves")[1::2]
+    store(tmp_path, "evidence_25m_again", rows, SETTINGS | {"data": "another text"})
+    found = {each.claim.number: each for each in claims(tmp_path)}
+    assert found["3, 12"].primary.made.startswith("evidence_25m, ")
+    assert found["3, 12"].verdict == "mixed" and found["9"].verdict == "supported"
+    assert found["9"].primary.made.startswith("evidence_25m_again, ")
+
+
+def test_a_new_results_file_adds_rows_and_changes_none(tmp_path):
+    before = judged(tmp_path, evidence_25m=pair(LOWER))
+    store(tmp_path, "evidence_25m_prose", pair(EITHER, lr=7e-4), SETTINGS | {"data": "prose"})
+    after = {each.claim.number: each for each in claims(tmp_path)}
+    for number, each in before.items():
+        assert each.primary == after[number].primary
+        assert set(each.findings) <= set(after[number].findings) or number in (
+            "2a",
+            "5a",
+            "5b",
+            "4",
         )
-    ]  # fmt: skip
-    assert (evidence.best_rate("diff_v2"), evidence.best_rate("softmax_1.5h")) == (0.2, 0.1)
-    assert evidence.differences("val_loss", lr=0.1) == [1.0, 0.5]
-    assert list(evidence.sweep("val_loss")) == [0.1]
+    assert len(after["3, 12"].findings) == len(before["3, 12"].findings) + 1
 
 
-def test_a_file_without_the_marks_is_refused(tmp_path):
-    (tmp_path / "README.md").write_text("no marks\n")
-    with pytest.raises(ValueError, match="end of claims"):
-        put_into(tmp_path / "README.md", claims())
-    assert (tmp_path / "README.md").read_text() == "no marks\n"
+def test_a_row_says_on_which_card_it_was_made_and_when(tmp_path):
+    rows = pair(LOWER)
+    rows[0]["commit"], rows[0]["backend"] = "abc1234", "flash4"
+    made = judged(tmp_path, evidence_25m=rows)["3, 12"].primary.made
+    assert made == "evidence_25m, H100, 2026-11-25, flash4, abc1234"
+    assert made_by([{"machine": "NVIDIA H200; added: NVIDIA H100 80GB"}]) == "H200 + H100"
 
 
-def test_a_missing_results_file_is_named_with_the_fix(tmp_path):
-    with pytest.raises(ValueError, match=r"claims_cpu.json is missing: .* measure.sh makes it"):
-        claims(tmp_path)
+def test_all_published_claims_are_there_and_none_has_a_verdict_or_a_number_by_hand():
+    numbers = [n for claim in CLAIMS for n in claim.number.split(", ") if not n.startswith("Q")]
+    assert {int(n.rstrip("ab")) for n in numbers} == set(range(1, 18))
+    assert len({claim.number for claim in CLAIMS}) == len(CLAIMS)
+    for module in (entries, claims_module):
+        text = Path(module.__file__).read_text(encoding="utf-8")
+        assert not any(f'"{word}"' in text for word in WORDS), module
+
+
+def test_every_claim_has_a_verdict_from_the_stored_results():
+    found = claims()
+    assert [each.claim for each in found] == list(CLAIMS)
+    assert {each.verdict for each in found} <= WORDS
+    assert all(each.findings or each.verdict == "not tested" for each in found)
+
+
+def test_the_ranges_of_the_theorem_can_be_left(monkeypatch):
+    """The check of claim 1 is no tautology: rows that sum to 2 would leave the bounds."""
+    assert entries.outside_the_bounds() == 0
+    real = entries.theory.expected_rms
+    monkeypatch.setattr(entries.theory, "expected_rms", lambda w, rho=0.0: 2 * real(w, rho))
+    assert entries.outside_the_bounds() > 0.3

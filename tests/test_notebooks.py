@@ -181,6 +181,9 @@ def unsolved(notebook, solution):
 
 CONVERTED = {  # by the rules below -> words that it may have
     "00_start_here": 1500,
+    "01_differential_attention": 3000,
+    "02_context_rms": 3000,
+    "02b_trained_heads_and_v1": 2000,
     "03_lambda": 3000,
     "04_attention_sinks": 3000,
 }

@@ -171,10 +171,10 @@ def rho_by_depth(depth):
 def head_by_position(heads):
     """A head's RMS by position, measured and by the theorem: title -> (rms, with rho, rho = 0)."""
     edges = sorted({round(2 ** (k / 3)) for k in range(25)})  # 1, 2, 3, ... 203, 256
-    fig, axes = plt.subplots(1, len(heads), figsize=(13, 5), sharey=True)
+    fig, axes = plt.subplots(1, len(heads), figsize=(13, 5), sharey=True, squeeze=False)
     looks = {"measured": {}, "theorem, measured ρ": plots.DASHED}
     looks["theorem, ρ = 0"] = {"color": "grey", "linestyle": ":"}
-    for ax, (title, curves) in zip(axes, heads.items(), strict=True):
+    for ax, (title, curves) in zip(axes[0], heads.items(), strict=True):
         for curve, (label, look) in zip(curves, looks.items(), strict=True):
             square = np.asarray(curve) ** 2  # (T,); a bin of position + 1 shows its mean
             bins = [square[a - 1 : b - 1].mean() ** 0.5 for a, b in itertools.pairwise(edges)]
@@ -185,15 +185,17 @@ def head_by_position(heads):
         ax.set_yticks((0.05, 0.1, 0.2, 0.5, 1), ("0.05", "0.1", "0.2", "0.5", "1"))
         ax.minorticks_off()
         ax.legend(loc="lower left")
-    axes[0].set_ylabel("context RMS")
+    axes[0, 0].set_ylabel("context RMS")
     return fig
 
 
 @styled
 def theorem_and_heads(tables, most=3):
     """Each head's RMS, theorem across, measured up: label -> probe(); crosses: most on BOS."""
-    fig, axes = plt.subplots(1, len(tables), figsize=(13, 6), sharex=True, sharey=True)
-    for ax, (label, table) in zip(axes, tables.items(), strict=True):
+    fig, axes = plt.subplots(
+        1, len(tables), figsize=(13, 6), sharex=True, sharey=True, squeeze=False
+    )
+    for ax, (label, table) in zip(axes[0], tables.items(), strict=True):
         by_share = sorted(table, key=lambda row: row["first_share_eff"])
         cross = {"marker": "X", "color": "black", "s": 160, "label": "most weight on BOS"}
         for rows, look in ((by_share[:-most], {}), (by_share[-most:], cross)):
@@ -201,8 +203,8 @@ def theorem_and_heads(tables, most=3):
             ax.scatter(x, y, **({"color": colour(label), "s": 90, "edgecolor": "white"} | look))
         ax.axline((0, 0), slope=1, **plots.DASHED)
         ax.set(title=label, xlabel="theorem", xlim=(0, None), ylim=(0, None))
-    axes[0].set_ylabel("measured context RMS")
-    axes[0].legend(loc="upper left")
+    axes[0, 0].set_ylabel("measured context RMS")
+    axes[0, 0].legend(loc="upper left")
     return fig
 
 

@@ -176,8 +176,8 @@ def cost_figure(n_head=32, n_kv_head=8, head_dim=128, n_embd=4096, n_keys=8192):
             bar = ax.barh(label, value / 1e6, color=plots.colour(label))
             ax.bar_label(bar, fmt="%.4g", padding=4)
     titles = "Weights of one layer", "Decode: operations", "Decode: bytes read"
-    cache = f"a token, {n_keys} tokens in the cache"
-    units = "millions", f"millions for\n{cache}", f"MB for\n{cache}"
+    cache = f"for each token,\n{n_keys} tokens in the cache"
+    units = "millions", f"millions {cache}", f"MB {cache}"
     for ax, title, label in zip(axes, titles, units, strict=True):
         ax.set(title=title, xlabel=label)
         ax.margins(x=0.22)

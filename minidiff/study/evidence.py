@@ -1,83 +1,177 @@
-"""The stored results of notebooks/results, read the way the table of claims needs them.
+"""The stored results of notebooks/results, put together so that only like is compared with like.
 
-Variants are compared seed by seed: the interval is Student's t at 95% of the paired differences.
+A study is all runs with the same settings and the same text, whichever files hold them; within it
+runs differ in variant, learning rate and seed. A new file ``evidence_*.json`` joins the study whose
+settings it has, or is one of its own: nothing here names a file. Differences are taken seed by
+seed, since the variants of a seed see the same data in the same order.
 """
 
+import dataclasses
+import fnmatch
 import json
+import math
 import statistics
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minidiff.study.compare import interval
+from minidiff.train import TrainConfig
 
-LR = 3e-3  # of the runs that have all variants
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
+SET_ASIDE = ("evidence_25m_rates_first",)  # no claim uses it: README.md beside it says why
+OF_A_ROW = ("machine", "date", "torch", "commit", "backend", "probe_windows")
+PACE = ("steps", "warmup_steps", "eval_every")  # what may differ between runs of equal time
+TRAINING = ("val_loss", "n_spikes")  # all other metrics depend on how much text was probed
+SEEDS = 3  # a rate with fewer is no candidate for the best one, where another has as many
+
+
+def load(path):
+    """A results file as a dict; a missing one is named with the fix."""
+    if not Path(path).exists():
+        raise ValueError(f"{path} is missing: claims --measure or measure.sh makes it")
+    return json.loads(Path(path).read_text())
+
+
+@dataclass
+class Study:
+    """Runs that differ in variant, learning rate and seed, and in nothing else."""
+
+    settings: dict
+    files: list[str] = field(default_factory=list)  # stems of the files that hold its rows
+    rows: list[dict] = field(default_factory=list)  # of compare, with "file" and what made it
+
+    @property
+    def steps(self):
+        """Of each run."""
+        return max(row["steps"] for row in self.rows)
+
+    @property
+    def label(self):
+        """Size and length: "25M, 1000 steps"."""
+        return f"{self.rows[0]['params']['total'] / 1e6:.0f}M, {self.steps} steps"
+
+    def runs(self, variant, lr=None):
+        """{seed: row} of the runs that ended; at one learning rate, or at any."""
+        return {
+            row["seed"]: row
+            for row in reversed(self.rows)  # a run made twice counts once: the first
+            if row["variant"] == variant and lr in (None, row["lr"]) and "diverged" not in row
+        }
+
+    def rates(self, *variants):
+        """Learning rates at which all of these have a run, in order."""
+        rates = {row["lr"] for row in self.rows}
+        return sorted(lr for lr in rates if all(self.runs(name, lr) for name in variants))
+
+    def best_rate(self, variant):
+        """Where its mean validation loss is lowest, of the rates with three seeds; None: no run."""
+        rates = self.rates(variant)
+        rates = [lr for lr in rates if len(self.runs(variant, lr)) >= SEEDS] or rates
+        return min(rates, key=lambda lr: self.mean(variant, "val_loss", lr)[0], default=None)
+
+    def mean(self, variant, metric, lr):
+        """(mean, low, high) over the seeds of a variant at one rate."""
+        return estimate(
+            [row[metric] for row in self.runs(variant, lr).values() if row.get(metric) is not None]
+        )
+
+    def pairs(self, one, other, lr, other_lr=None, baseline=None):
+        """[(row of one, row of other)] with the same seed, in the order of the seeds.
+
+        ``other_lr`` is the other's rate where it has one of its own; ``baseline`` the study that
+        holds the other's runs where that is not this one.
+        """
+        mine, theirs = self.runs(one, lr), (baseline or self).runs(other, other_lr or lr)
+        return [(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
+
+
+def estimate(values):
+    """(mean, low, high) by Student's t at 95%; no interval (nan) for fewer than two values."""
+    if len(values) < 2:
+        return (values[0] if values else math.nan), math.nan, math.nan
+    return statistics.fmean(values), *interval(values)
+
+
+def difference(pairs, metric):
+    """Of one minus other, a number a pair, for those that both have the metric, on equal text."""
+    return [
+        one[metric] - other[metric]
+        for one, other in pairs
+        if one.get(metric) is not None and other.get(metric) is not None
+        if metric in TRAINING or one.get("probe_windows") == other.get("probe_windows")
+    ]
+
+
+def gap_over_training(pairs):
+    """The difference in validation loss at every step at which all pairs were validated.
+
+    Args:
+        pairs: [(row, row)], the two runs of each seed; "val_curve" is [[step, nats], ...].
+
+    Returns:
+        [(step, mean, low, high)]: Student's t at 95% over the seeds, nan with one.
+    """
+    curves = [[dict(row["val_curve"]) for row in pair] for pair in pairs]
+    steps = set.intersection(*(set(curve) for pair in curves for curve in pair)) if curves else ()
+    return [(step, *estimate([a[step] - b[step] for a, b in curves])) for step in sorted(steps)]
 
 
 class Evidence:
-    """The stored results, and the few ways in which the table reads them."""
+    """All stored results: the studies, and the files of the benches and of the CPU."""
 
     def __init__(self, folder=RESULTS):
-        def load(name):
-            path = Path(folder) / f"{name}.json"
-            if not path.exists():
-                raise ValueError(f"{path} is missing: claims --measure or measure.sh makes it")
-            return json.loads(path.read_text())
+        self.folder = Path(folder)
+        self.files = {}  # stem: what the file says of itself
+        studies = {}
+        for path in sorted(self.folder.glob("evidence_*.json")):
+            if path.stem in SET_ASIDE:
+                continue
+            data = load(path)
+            self.files[path.stem] = {k: v for k, v in data.items() if k not in ("rows", "pairs")}
+            settings = settings_of(data, path.stem)
+            study = studies.setdefault(json.dumps(settings, sort_keys=True), Study(settings))
+            study.files.append(path.stem)
+            about = data.get("settings", {}) | data  # what the file says of all its rows
+            about = {k: about[k] for k in OF_A_ROW if k in about}
+            study.rows += [about | {"file": path.stem} | row for row in data["rows"]]
+        found = [study for study in studies.values() if study.rows]
+        self.all = sorted(found, key=lambda study: (-study.steps, -len(study.rows)))
+        for name in ("claims_cpu", "bench_train", "bench_decode"):
+            self.files[name] = load(self.folder / f"{name}.json")
 
-        def runs(name):
-            return [row for row in load(name)["rows"] if "diverged" not in row]
+    def studies(self, where="evidence_*"):
+        """Those of which a file's name fits the pattern: the longest runs first, then the most.
 
-        self.cpu, self.train, self.decode = (
-            load(n) for n in ("claims_cpu", "bench_train", "bench_decode")
-        )
-        self.main, self.short = runs("evidence_25m"), runs("evidence_25m_rates")
-        self.full = [*self.main, *runs("evidence_25m_lr")]  # 25M, 1000 steps, at all rates
-        others = ("25m_long", "5m", "5m_deep", "25m_small_data")
-        self.all_rows = [self.full, *(runs(f"evidence_{n}") for n in others)]
-        planned = len(load("evidence_25m_rates")["rows"])
-        self.diverged = (planned - len(self.short), planned)  # short runs: so many of so many
+        A pattern may end in "@" and the number of steps: "evidence_25m*@1000".
+        """
+        files, _, steps = where.partition("@")
+        return [
+            study
+            for study in self.all
+            if any(fnmatch.fnmatch(name, files) for name in study.files)
+            and steps in ("", str(study.steps))
+        ]
 
-    def differences(self, metric, one="diff_v2", other="softmax_1.5h", lr=LR, short=False):
-        """Of one variant minus the other, seed by seed, where both have the seed."""
-        runs = {
-            (row["variant"], row["seed"]): row[metric]
-            for row in (self.short if short else self.full)
-            if row["lr"] == lr and metric in row
-        }
-        seeds = [seed for name, seed in runs if name == one and (other, seed) in runs]
-        return [runs[one, seed] - runs[other, seed] for seed in seeds]
+    def equal_time(self, study, files):
+        """Studies whose files fit the pattern, and that differ from this one only in their pace."""
+        fixed = {k: v for k, v in study.settings.items() if k not in PACE}
+        return [
+            other
+            for other in self.studies(files)
+            if {k: v for k, v in other.settings.items() if k not in PACE} == fixed
+        ]
 
-    def pair(self, *which, **more):
-        """(mean, low, high) of the differences."""
-        differences = self.differences(*which, **more)
-        return statistics.fmean(differences), *interval(differences)
 
-    def sweep(self, *which, short=False):
-        """{learning rate: (mean, low, high)}, for each with two seeds or more."""
-        rates = sorted({row["lr"] for row in (self.short if short else self.full)})
-        return {
-            lr: self.pair(*which, lr=lr, short=short)
-            for lr in rates
-            if len(self.differences(*which, lr=lr, short=short)) > 1
-        }
+def settings_of(data, name):
+    """What must be equal for runs to be compared; an old file without settings is on its own.
 
-    def mean(self, name, metric, lr=LR):
-        """Over the seeds of the 25M runs."""
-        rows = [row for row in self.full if (row["variant"], row["lr"]) == (name, lr)]
-        return statistics.fmean(row[metric] for row in rows)
-
-    def best_rate(self, name):
-        """The learning rate at which a variant's 25M runs have the lowest mean loss."""
-        rates = {row["lr"] for row in self.full if row["variant"] == name}
-        return min(rates, key=lambda lr: self.mean(name, "val_loss", lr))
-
-    def smaller(self, metric):
-        """(in how many pairs of runs of any size and rate DIFF V2 has less, of how many)."""
-        found = []
-        for rows in self.all_rows:
-            runs = {(row["variant"], row["lr"], row["seed"]): row[metric] for row in rows}
-            found += [
-                runs["diff_v2", lr, seed] < runs["softmax_1.5h", lr, seed]
-                for name, lr, seed in runs
-                if name == "diff_v2" and ("softmax_1.5h", lr, seed) in runs
-            ]
-        return sum(found), len(found)
+    A setting that a file does not know yet had the default that it has today.
+    """
+    settings = data.get("settings")
+    if settings is None:
+        return {"file": name}
+    config = TrainConfig()
+    defaults = dataclasses.asdict(config) | dataclasses.asdict(config.model)
+    apart = ("model", "lr", "seed", "out", "device", "compile", "resume", "overwrite", "log_every",
+             "save_every", *OF_A_ROW)  # fmt: skip
+    return {k: v for k, v in (defaults | settings).items() if k not in apart}

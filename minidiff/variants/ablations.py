@@ -1,6 +1,6 @@
 """The three ablations of DIFF V2 that its authors report: wrong pairs, no lambda, no sigmoid.
 
-Claim and ablation numbers are those of the README's table of published claims.
+Claim and ablation numbers are those of the notebooks/results/CLAIMS.md.
 """
 
 from minidiff.attention import differential

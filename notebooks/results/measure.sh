@@ -10,11 +10,12 @@
 #   long       softmax (1.5h heads) and DIFF V2 for 1500 steps, one seed
 #   rates      short runs at larger and larger learning rates, three seeds
 #   small      the same two on too little text, three seeds
+#   equal_time softmax with 1.5h and with h heads, for as long as DIFF V2 takes by bench_train.json
 #   ops, train, decode   the speed benches
 #   profile    the kernels of a training step
 # The files go to runs/results, or to OUT; a run that is in its file is not run again, so that a part
 # that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
-# runs/results` makes the table from them (it needs all parts but ops and profile). README.md
+# runs/results` prints the claims from them (it needs all parts but ops and profile). README.md
 # beside this says what was run, and how.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -52,6 +53,13 @@ for part in "$@"; do
     long) compare --steps 1500 --seeds 0 --results "$out/evidence_25m_long.json" ;;
     small)
       compare --steps 1500 --batch-size 32 --data stdlib --results "$out/evidence_25m_small_data.json" ;;
+    equal_time)
+      for name in softmax_1.5h softmax_h; do  # train must have been run, by the same code
+        steps=$($python -c "from minidiff.study.measure import steps_in_equal_time as steps
+print(steps('$name', 1000, '$out'))")
+        compare --steps "$steps" --lrs 1e-3 --seeds 0 1 2 3 4 5 --variants "$name" \
+          --results "$out/evidence_25m_equal_time_${name#softmax_}.json"
+      done ;;
     rates)
       compare --steps 300 --batch-size 32 --seeds 0 1 2 --lrs 6e-3 1.2e-2 2.4e-2 \
         --results "$out/evidence_25m_rates.json" \

@@ -1,0 +1,92 @@
+"""The figure of the README, is DIFF V2 worth it; and the gap over training of all pairs of runs."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from minidiff.look.plots import DASHED, DOT, colour, styled
+
+CLOSE = 0.06  # nats: rates whose loss is within this of the lowest are shown again, larger
+
+
+@styled
+def training_gaps(gaps):
+    """Loss of DIFF V2 minus softmax against the step, with a band where there are several seeds.
+
+    Args:
+        gaps: label -> [(step, mean, low, high)] in nats a byte, as evidence.gap_over_training
+            gives them; low and high are nan for one seed.
+    """
+    fig, ax = plt.subplots(figsize=(13, 7))
+    _gaps(ax, gaps)
+    ax.legend(fontsize=13, loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+@styled
+def worth_it(losses, gaps, fair=None):
+    """Loss against learning rate; the gap over training; and, where it was run, equal time.
+
+    Args:
+        losses: label of a model -> {learning rate: (mean, low, high)}, nats a byte.
+        gaps: as for training_gaps. fair: label -> (mean, low, high) of the difference, such as
+            {"equal steps": ..., "equal time": ...}; None leaves that part out.
+    """
+    parts = 3 if fair else 2
+    fig, axes = plt.subplots(1, parts, figsize=(8 * parts, 6.4))
+    _losses(axes[0], losses)
+    axes[0].set(xlabel="peak learning rate", ylabel="validation loss (nats/byte)")
+    axes[0].set_title("The learning rate decides")
+    axes[0].legend(loc="upper left", bbox_to_anchor=(0.1, 0.37))
+    best = min(mean for rates in losses.values() for mean, *_ in rates.values())
+    close = {
+        label: {lr: row for lr, row in rates.items() if row[0] < best + CLOSE}
+        for label, rates in losses.items()
+    }
+    if close != losses:
+        _losses(axes[0].inset_axes([0.1, 0.42, 0.53, 0.55]), close)
+    _gaps(axes[1], gaps)
+    axes[1].legend(fontsize=13, title="steps, rate, seeds")
+    if fair:
+        for y, (mean, low, high) in enumerate(fair.values()):
+            axes[2].plot([low, high], [y, y], color=colour("diff_v2"), linewidth=4)
+            axes[2].plot(mean, y, color=colour("diff_v2"), markersize=13, **DOT)
+        axes[2].set_yticks(range(len(fair)), list(fair))
+        axes[2].set(xlabel="DIFF V2 − softmax (nats/byte)", ylim=(len(fair) - 0.5, -0.5))
+        axes[2].set_title("What is held equal")
+        axes[2].axvline(0, zorder=0, **DASHED)
+    return fig
+
+
+def _losses(ax, losses):
+    """Draw mean and interval of each model at each rate."""
+    shifts = np.linspace(0.97, 1.03, len(losses))  # side by side: no interval hides another
+    for (label, rates), shift in zip(losses.items(), shifts, strict=True):
+        mean, low, high = np.array(list(rates.values())).T
+        bars = np.nan_to_num([mean - low, high - mean])  # one seed: no interval
+        look = {"color": colour(label), "label": label, "capsize": 5, **DOT}
+        look["linestyle"] = "--" if "softmax" in label else "-"  # apart in grey, too
+        ax.errorbar(shift * np.array(list(rates)), mean, bars, **look)
+    ticks = sorted({lr for rates in losses.values() for lr in rates})
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{lr:g}" for lr in ticks])
+    ax.minorticks_off()
+
+
+def _gaps(ax, gaps):
+    """Draw the gaps: bold with a band where there is an interval, thin and dotted for one seed."""
+    tints = plt.get_cmap("viridis")(np.linspace(0, 0.85, max(len(gaps), 1)))
+    for i, (label, rows) in enumerate(gaps.items()):
+        step, mean, low, high = np.array(rows, dtype=float).T
+        several = np.isfinite(low).all()
+        ax.plot(step, mean, color=tints[i], label=label, marker="osD^vP*X"[i % 8], markersize=9,
+                markeredgecolor="white", linestyle="-" if several else ":",
+                linewidth=2.5 if several else 1.5)  # fmt: skip
+        if several:
+            ax.fill_between(step, low, high, color=tints[i], alpha=0.15, linewidth=0)
+    ax.axhline(0, zorder=0, **DASHED)
+    ax.set_yscale("symlog", linthresh=0.03, linscale=2)  # 0.01 and 0.3 in one picture
+    ticks = [-0.5, -0.1, -0.03, -0.02, -0.01, 0, 0.01, 0.02, 0.03, 0.1, 0.5]
+    ax.set_yticks(ticks, [f"{y:+g}" if y else "0" for y in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="training step", ylabel="DIFF V2 − softmax (nats/byte)")
+    ax.set_title("The gap over training (below 0: DIFF V2 is better)")

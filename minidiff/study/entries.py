@@ -1,0 +1,259 @@
+"""The claims: what was published, and what a reader asks besides. One entry each.
+
+The primary checks were named on 2026-11-25, before the second round of runs and with the first one
+known. A claim that says two things has two entries. A new results file changes numbers and adds
+rows, and no line of this file.
+"""
+
+import itertools
+import math
+
+import torch
+
+from minidiff import theory
+from minidiff.study.checks import Bench, Count, Cpu, Pairs, Runs, Theorem, TimeEstimate
+from minidiff.study.claims import Claim
+from minidiff.study.findings import ABOVE, BELOW, SHOWN
+
+MAIN = "evidence_25m*@1000"  # 25M, 1000 steps; of several texts the one with most runs is first
+SHORT = "evidence_25m*@300"  # at large rates
+LONG = "evidence_25m_long*"
+EQUAL_TIME = "evidence_*equal_time*"  # softmax for as many more steps as DIFF V2's time allows
+BLOG = "Microsoft 2026, blog"
+
+
+def outside_the_bounds(n=64, draws=500):
+    """Share of random attention rows whose expected RMS leaves the published ranges."""
+    generator = torch.Generator().manual_seed(0)
+    scores = 4 * torch.randn(draws, 2, n, dtype=torch.float64, generator=generator)
+    sharp = 10 ** torch.linspace(-2, 2, draws, dtype=torch.float64)[:, None, None]
+    first, second = (scores * sharp).softmax(-1).unbind(1)  # from uniform to one-hot
+    lam = torch.rand(draws, 1, dtype=torch.float64, generator=generator)
+    softmax, diff = theory.expected_rms(first), theory.expected_rms(first - lam * second)
+    low, high = theory.rms_bounds(n)
+    out = (softmax < low - 1e-9) | (softmax > high + 1e-9) | (diff <= 0) | (diff > math.sqrt(2))
+    return out.double().mean().item()
+
+
+def without_lambda(n=1024):
+    """RMS of uniform maps subtracted in full, over that of softmax: (1 - lam) at lam = 1."""
+    return theory.rms_bounds(n, 1.0)[0] / theory.rms_bounds(n)[0]
+
+
+def two_one_hot_maps(lam=8.0):
+    """RMS of two disjoint one-hot maps with a lambda that no sigmoid bounds."""
+    return theory.expected_rms(torch.tensor([1.0, -lam])).item()
+
+
+def v1_exponents(data):
+    """Powers of n with which V1's norm magnifies the gradient, between neighbouring lengths."""
+    rows = [(r["n"], r["diff_v1"] / r["diff_v1_no_norm"]) for r in data["v1_gradients"]]
+    return [math.log(y / x) / math.log(m / n) for (n, x), (m, y) in itertools.pairwise(rows)]
+
+
+def rounding_of_heads(data):
+    """Relative error in bfloat16 of what enters W_O, DIFF V2 minus softmax, of each layer."""
+    pair = (data["rounding"][name] for name in ("diff_v2", "softmax_1.5h"))
+    return [ours["heads"] - theirs["heads"] for ours, theirs in zip(*pair, strict=True)]
+
+
+def start_without_lambda(data):
+    """Context RMS of untrained models, without lambda minus DIFF V2, of each seed."""
+    found = (data["initial_rms"][name] for name in ("diff_no_lambda", "diff_v2"))
+    values = [v if isinstance(v, list) else [v] for v in found]  # once a single number
+    return [a - b for a, b in zip(*values, strict=True)]
+
+
+def everywhere(metric, claimed=BELOW, one="diff_v2", other="softmax_1.5h"):
+    """The same difference in every study and at every rate; spikes are counts: their signs."""
+    return Pairs(metric, claimed, one, other, test="sign" if metric == "n_spikes" else "t")
+
+
+def both_models(metric, files=MAIN):
+    """What each of the pair has, at each rate: shown beside the differences."""
+    return tuple(Runs(metric, SHOWN, 0.0, name, files) for name in ("diff_v2", "softmax_1.5h"))
+
+
+def ablation(number, says, one, *more):
+    """Loss against DIFF V2, both at the rate that is best for DIFF V2."""
+    return Claim(
+        number, says, BLOG, Pairs("val_loss", ABOVE, one, "diff_v2", MAIN, "best"),
+        (everywhere("val_loss", ABOVE, one, "diff_v2"), *more), command="measure.sh variants",
+    )  # fmt: skip
+
+
+def cure(number, says, one):
+    """Another cure for sinks, against softmax."""
+    return Claim(
+        number, says, "this project",
+        Pairs("first_share_eff_max", BELOW, one, rate="best", files=MAIN),
+        (everywhere("first_share_eff_max", BELOW, one), everywhere("val_loss", SHOWN, one)),
+        notebook="04_attention_sinks", command="measure.sh variants",
+    )  # fmt: skip
+
+
+SAVED = {h_kv: theory.saved_against_2h_heads(4096, 32, h_kv, 128) for h_kv in (32, 8, 1)}
+
+
+def decoding(what, words, **more):
+    """Time of a token against softmax with h heads: at most 5% more is as fast."""
+    return Bench(
+        "bench_decode", "time of a token over that of softmax_h, at most 1.05", "vs_softmax_h",
+        BELOW, 1.05, {"what": what, "variant": "diff_v2"} | more, ("batch", "context"),
+        words + ", {batch} x {context}",
+    )  # fmt: skip
+
+
+CLAIMS = (
+    Claim(
+        "1", "context RMS in [1/sqrt n, 1) for softmax and in (0, sqrt 2) for DIFF V2", BLOG,
+        Theorem("share of random rows outside, uncorrelated values of one size", "theory.py",
+                outside_the_bounds, BELOW, 0.0, 1, per_cent=True),
+        (Runs("rms_high_max", BELOW, math.sqrt(2), files=MAIN),
+         Runs("rms_high_max", BELOW, 1.0, "softmax_1.5h", MAIN)),
+        notebook="02_context_rms", command="python -m minidiff claims",
+    ),
+    Claim(
+        "2a", "makes attention sinks smaller: the worst head gives BOS less", BLOG,
+        Pairs("first_share_eff_max", rate="best", files=MAIN),
+        (everywhere("first_share_eff_max"), everywhere("sink_rate_eff_mean"),
+         *both_models("first_share_eff_max"), Count("first_share_eff_max")),
+        notebook="04_attention_sinks", question="Smaller attention sinks?",
+    ),
+    Claim(
+        "2b", "eliminates attention sinks: no head gives BOS ten times an even share, 0.003", BLOG,
+        Runs("first_share_eff_max", BELOW, 0.03, files=MAIN, rate="best"),
+        (Runs("first_share_eff_max", BELOW, 0.03, files=MAIN),
+         Runs("first_share_eff_max", BELOW, 0.3, files=MAIN), *both_models("sink_rate_eff_mean")),
+        notebook="04_attention_sinks", question="No attention sinks at all?",
+    ),
+    Claim(
+        "Q1", "the sinks are avoided and not only cancelled: A1 alone gives BOS less than softmax",
+        "this project", Pairs("first_share_a1_max", rate="best", files=MAIN),
+        (everywhere("first_share_a1_max"), *both_models("first_share_a1_max"),
+         Runs("first_share_a2_max", SHOWN, 0.0, files=MAIN)),
+        notebook="04_attention_sinks",
+    ),
+    Claim(
+        "3, 12", "lower loss than softmax with as many parameters (1.5h heads) and steps", BLOG,
+        Pairs("val_loss", rate="own", files=MAIN), (everywhere("val_loss"),),
+        question="Lower loss, with parameters and steps fixed?",
+    ),
+    Claim(
+        "Q2", "lower loss in the same GPU time", "this project",
+        Pairs("val_loss", files=MAIN, equal_time=EQUAL_TIME),
+        (Pairs("val_loss", other="softmax_h", files=MAIN, equal_time=EQUAL_TIME),
+         TimeEstimate(MAIN, LONG)),
+        command="measure.sh equal_time", question="Lower loss, with GPU time fixed?",
+    ),
+    Claim(
+        "Q3", "the gain in loss lasts: it is there at the end of the longest runs", "this project",
+        Pairs("val_loss", rate="own", files=LONG), (Pairs("val_loss", files="evidence_5m*"),),
+        command="measure.sh long", question="A lasting gain, in the longest runs?",
+    ),
+    Claim(
+        "Q4", "lower loss at a learning rate that is too large", "this project",
+        Pairs("val_loss", rate="largest", files=MAIN), (Pairs("val_loss", files=SHORT),),
+        command="measure.sh lr",
+    ),
+    Claim(
+        "4", "fewer gradient spikes at large learning rates", BLOG,
+        Pairs("n_spikes", rate="large", test="sign", files=MAIN),
+        (Pairs("n_spikes", rate="large", test="sign"), everywhere("n_spikes"),
+         Count("n_spikes"), *both_models("n_spikes")),
+        command="measure.sh lr", question="Fewer gradient spikes at large rates?",
+    ),
+    Claim(
+        "5a", "smaller activation outliers", BLOG,
+        Pairs("out_top1_max", rate="best", files=MAIN),
+        (everywhere("out_top1_max"), everywhere("out_ratio_max"), Count("out_top1_max"),
+         Count("out_ratio_max")),
+        question="Smaller largest activations?",
+    ),
+    Claim(
+        "5b", "smaller qk logits at the same sparsity", BLOG,
+        Pairs("qk_top1_max", rate="best", files=MAIN),
+        (everywhere("qk_top1_max"), everywhere("sparsity_mean", ABOVE), Count("qk_top1_max"),
+         Count("sparsity_mean")),
+    ),
+    Claim(
+        "6", "decodes as fast as softmax with h heads (at most 5% more time)", BLOG,
+        decoding("step", "whole step"),
+        (decoding("attention", "attention alone", kernel="cached"),
+         decoding("generate", "generate")),
+        notebook="06_fast_paths", command="python -m minidiff bench decode",
+        question="Decodes as fast as softmax with h heads?",
+    ),
+    Claim(
+        "7", "training speed almost unaffected: 95% of that of softmax with 1.5h heads", BLOG,
+        Bench("bench_train", "tokens/s over those of softmax_1.5h, at least 0.95",
+              "vs_softmax_1.5h", ABOVE, 0.95, {"variant": "diff_v2"}, ("flops_per_token",),
+              "{size}"),
+        notebook="06_fast_paths", command="python -m minidiff bench train",
+        question="Trains as fast as softmax with 1.5h heads?",
+    ),
+    Claim(
+        "8", "saves about 25% (at least 23%) of the attention parameters of 2h heads", BLOG,
+        Theorem("saved at D = 4096, h = 32, h_kv = 8", "theory.py", lambda: SAVED[8], ABOVE, 0.23,
+                2, True),
+        (Theorem("the same with h_kv = 32", "theory.py", lambda: SAVED[32], ABOVE, 0.23, 2, True),
+         Theorem("the same with h_kv = 1", "theory.py", lambda: SAVED[1], ABOVE, 0.23, 2, True)),
+        notebook="01_differential_attention", command="python -m minidiff claims",
+    ),
+    ablation("9", "ablation 1, pairing across groups: higher loss, unstable", "diff_halves",
+             everywhere("n_spikes", ABOVE, "diff_halves", "diff_v2")),
+    Claim(
+        "10a", "ablation 2, no lambda: tiny context RMS at the start", BLOG,
+        Theorem("RMS of uniform maps over that of softmax", "theory.py", without_lambda, BELOW,
+                0.1),
+        (Cpu("context RMS of untrained models: diff_no_lambda minus diff_v2", "two layers, on text",
+             start_without_lambda, BELOW, "seeds"),),
+        command="python -m minidiff claims --measure",
+    ),
+    ablation("10b", "ablation 2, no lambda: higher loss", "diff_no_lambda"),
+    Claim(
+        "11a", "ablation 3, no sigmoid: context RMS without a bound", BLOG,
+        Theorem("RMS of disjoint one-hot maps, lambda = 8", "theory.py", two_one_hot_maps, ABOVE,
+                math.sqrt(2), 2),
+        (everywhere("rms_high_max", ABOVE, "diff_no_sigmoid", "diff_v2"),),
+        command="python -m minidiff claims",
+    ),
+    ablation("11b", "ablation 3, no sigmoid: higher loss, less stable", "diff_no_sigmoid",
+             everywhere("n_spikes", ABOVE, "diff_no_sigmoid", "diff_v2")),
+    Claim(
+        "13a", "V1's per-head norm magnifies the gradient of a uniform head, as a power of n", BLOG,
+        Cpu("power of n, with the norm over without (by theory 1/2)", "a uniform head, 16 to 8192",
+            v1_exponents, ABOVE, "steps of n", 2),
+        command="python -m minidiff claims --measure",
+    ),
+    Claim(
+        "13b", "V1 without its norm has fewer spikes in training", BLOG,
+        Pairs("n_spikes", BELOW, "diff_v1_no_norm", "diff_v1", MAIN, "best", "sign"),
+        (Runs("n_spikes", SHOWN, 0.0, "diff_v1"), Runs("n_spikes", SHOWN, 0.0, "diff_v1_no_norm")),
+        command="measure.sh lr",
+    ),
+    Claim(
+        "14", "a softmax model with 2h heads rarely learns exact negatives (cosine -1)", BLOG,
+        Runs("opposed_min", ABOVE, -0.9, "softmax_2h", MAIN),
+        (Runs("opposed_min", ABOVE, -0.9, "softmax_2h_start"),
+         Runs("opposed_min", ABOVE, -0.9, "softmax_1.5h")),
+        command="measure.sh variants",
+    ),
+    Claim(
+        "15", "works with sparse attention: lower loss than sparse softmax", BLOG,
+        Pairs("val_loss", rate="own", files="evidence_*sparse*"), notebook="", command="",
+    ),
+    Claim(
+        "16", "works with YOCO: lower loss than softmax in it", BLOG,
+        Pairs("val_loss", rate="own", files="evidence_*yoco*"), notebook="", command="",
+    ),
+    Claim(
+        "17", "cancelling may mitigate the rounding error of attention", BLOG,
+        Cpu("relative error of the heads in bfloat16: diff_v2 minus softmax_1.5h", "shipped pair",
+            rounding_of_heads, BELOW, "layers of one pair", 5),
+        command="python -m minidiff claims --measure",
+    ),
+    cure("Q5", "off-by-one softmax makes sinks smaller", "off_by_one"),
+    cure("Q6", "a learned sink logit makes sinks smaller", "sink_logit"),
+    cure("Q7", "a gate makes sinks smaller", "gated"),
+)  # fmt: skip

@@ -1,0 +1,284 @@
+"""What is written from the claims: CLAIMS.md, the README's answer and table, two figures.
+
+``python -m minidiff claims --write`` makes them; a test compares the texts with what is stored.
+"""
+
+import math
+import re
+from pathlib import Path
+
+from minidiff.runs import replace_file
+from minidiff.study.claims import claims
+from minidiff.study.entries import LONG, MAIN
+from minidiff.study.evidence import RESULTS, SET_ASIDE, Evidence, gap_over_training
+from minidiff.study.findings import holm, joint_confidence, p_value, verdict
+
+PAIR = ("diff_v2", "softmax_1.5h")
+LABELS = {"diff_v2": "DIFF V2", "softmax_1.5h": "softmax 1.5h"}
+BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
+INTRODUCTION = "DIFF V2's loss minus that of softmax with as many parameters, nats a byte:\n"
+FIGURE = "![Loss against learning rate; the gap over training](notebooks/results/worth_it.png)"
+ANSWERS = {
+    "supported": "yes",
+    "mixed": "yes and no",
+    "undecided": "undecided",
+    "contradicted": "no",
+    "not tested": "not tested",
+}
+
+
+def write(folder=RESULTS, readme=None):
+    """CLAIMS.md and the two figures into the folder, and the README's part into it, if given."""
+    folder, evidence, judged = Path(folder), Evidence(folder), claims(folder)
+    _put(folder / "CLAIMS.md", claims_text(judged, evidence))
+    for name, fig in figures(judged, evidence).items():
+        fig.savefig(folder / f"{name}.png", dpi=80, metadata={"Software": None})
+    if readme:
+        put_into(readme, readme_text(judged))
+
+
+def _put(path, text):
+    replace_file(Path(path), lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def put_into(readme, text):
+    """Replace what stands between the two marks of a Markdown file."""
+    before, mark, rest = Path(readme).read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{readme} has no <!-- claims --> and <!-- end of claims --> to fill")
+    _put(readme, before + mark + text + end + after)
+
+
+def rows(lines, *heads):
+    """A Markdown table."""
+    table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return "\n".join(table + ["| " + " | ".join(map(str, line)) + " |" for line in lines]) + "\n"
+
+
+# ---- The README --------------------------------------------------------------------------------
+
+
+def readme_text(judged):
+    """Three answers in at most 60 words, the figure, and a row for each claim with a question."""
+    found = {each.claim.number: each for each in judged}
+    loss, time, large = (found[number] for number in ("3, 12", "Q2", "Q4"))
+    speeds = [finding.number for finding in found["7"].findings]
+    speed = f" (it trains at {min(speeds):.2f} to {max(speeds):.2f} of the speed)"
+    lines = [
+        INTRODUCTION,
+        _case("Same parameters and steps", loss),
+        _case("Same GPU time", time) + speed,
+        _case("Learning rate too large", large) + (f" at {_rate(large)}" if large.primary else ""),
+    ]
+    table = rows(
+        (
+            (each.claim.question, f"**{each.verdict}**", _number(each), _what(each), _where(each),
+             _notebook(each, "notebooks"))
+            for each in judged if each.claim.question
+        ),
+        "question", "verdict", "number [95%]", "of what", "where", "why",
+    )  # fmt: skip
+    return "\n".join(lines) + f"\n\n{FIGURE}\n\n{table}"
+
+
+def _case(fixed, each):
+    """One reader's case: the answer and the number."""
+    return f"- {fixed}: **{ANSWERS[each.verdict]}**, {_number(each).replace('Not', 'not')}"
+
+
+def _rate(each):
+    return _where(each).split(", ")[-1].removeprefix("rate ")
+
+
+def _number(each):
+    return str(each.primary) if each.primary else "Not run yet"
+
+
+def _what(each):
+    return re.split(": |, at (?:most|least)", each.primary.what)[0] if each.primary else ""
+
+
+def _where(each):
+    return each.primary.where if each.primary else ""
+
+
+# ---- CLAIMS.md ---------------------------------------------------------------------------------
+
+
+def claims_text(judged, evidence):
+    """The whole table, one line a number, and where each comes from."""
+    summary = rows(
+        (
+            (each.claim.number, each.claim.says, f"**{each.verdict}**", _number(each), _what(each),
+             _where(each), _notebook(each), f"`{each.claim.command}`" if each.claim.command else "")
+            for each in judged
+        ),
+        "#", "claim", "verdict", "primary number", "what", "where", "notebook", "command",
+    )  # fmt: skip
+    numbers = rows(
+        (line for each in judged for line in _lines(each)),
+        "#", "number", "where", "value [95%]", "of", "says", "made by",
+    )  # fmt: skip
+    return TEXT.format(
+        summary=summary, numbers=numbers, rule=" ".join(verdict.__doc__.split()),
+        holm=_holm(judged), losses=_losses(evidence), gaps=_gap_table(evidence),
+        files=_files(evidence),
+    )  # fmt: skip
+
+
+def _notebook(each, folder=".."):
+    name = each.claim.notebook
+    return f"[{name[:2]}]({folder}/{name}.ipynb)" if name else ""
+
+
+def _lines(each):
+    """A line for each finding of a claim; the primary one is bold."""
+    confidence = joint_confidence(each.secondary)
+    for finding in each.findings:
+        first = finding is each.primary
+        side = finding.side() if first else finding.side(confidence)
+        mark = "**" if first else ""
+        yield (each.claim.number, f"{mark}{finding.what}{mark}", finding.where,
+               str(finding), finding.of, f"{mark}{side}{mark}", finding.made)  # fmt: skip
+
+
+def _holm(judged):
+    """Which primary checks keep their side when they are tested together."""
+    tested = [(each.claim.number, p_value(each.primary)) for each in judged if each.primary]
+    tested = [(number, p) for number, p in tested if p is not None]
+    kept = holm([p for _, p in tested])
+    numbers = "; ".join(number for (number, _), keeps in zip(tested, kept, strict=True) if keeps)
+    return f"over the {len(tested)} of them that have a test, these keep their side: {numbers}."
+
+
+def _losses(evidence):
+    """Loss of the pair at every rate, in every study."""
+    lines = []
+    for study in evidence.all:
+        for name in PAIR:
+            best = study.best_rate(name)
+            for lr in study.rates(name):
+                mean, low, high = study.mean(name, "val_loss", lr)
+                span = f"{mean:.4f}" + (f" [{low:.4f}, {high:.4f}]" if low == low else "")
+                lines.append((study.label, _names(study), LABELS[name], f"{lr:g}", span,
+                              len(study.runs(name, lr)), "best" if lr == best else ""))  # fmt: skip
+    table = rows(lines, "runs", "files", "model", "rate", "loss [95%]", "seeds", "")
+    return f"{table}\n{_diverged(evidence)}\n"
+
+
+def _diverged(evidence):
+    """The runs that have no place in any mean: who leaves them out must say so."""
+    stopped = [
+        f"{row['variant']} at {row['lr']:g}, seed {row['seed']} ({row['file']})"
+        for study in evidence.all for row in study.rows if "diverged" in row
+    ]  # fmt: skip
+    of = sum(len(study.rows) for study in evidence.all)
+    return f"Diverged, and in no mean: {len(stopped)} of {of} runs. {'; '.join(stopped)}".strip()
+
+
+def _gap_table(evidence):
+    """The paired difference at every validation step, in every study and at every rate."""
+    lines = [
+        (label, step, f"{mean:+.4f}" + (f" [{low:+.4f}, {high:+.4f}]" if low == low else ""))
+        for label, gap in gaps_of(evidence.all).items()
+        for step, mean, low, high in gap
+    ]
+    return rows(lines, "files, rate (seeds)", "step", "DIFF V2 minus softmax 1.5h [95%]")
+
+
+def _names(study):
+    return ", ".join(name.removeprefix("evidence_") for name in study.files)
+
+
+def gaps_of(studies, label=lambda study: _names(study)):
+    """label -> the gap over training, for each study and rate that has a pair."""
+    found = {}
+    for study in studies:
+        for lr in study.rates(*PAIR):
+            if pairs := study.pairs(*PAIR, lr):
+                seeds = f"{len(pairs)} seed{'s' * (len(pairs) > 1)}"
+                found[f"{label(study)}, {lr:g} ({seeds})"] = gap_over_training(pairs)
+    return found
+
+
+def _files(evidence):
+    """What each file says of itself."""
+    lines = []
+    for name, data in sorted(evidence.files.items()):
+        settings, machine = data.get("settings", {}), data.get("machine", "")
+        card = machine if isinstance(machine, str) else machine["device"]
+        torch = data.get("torch") or machine["torch"]
+        text = settings.get("data") or data.get("data_fingerprint", "")
+        backend = settings.get("backend", "")
+        lines.append((f"`{name}.json`", card, torch, backend, data.get("commit", ""),
+                      data.get("date", "")[:10], text))  # fmt: skip
+    return rows(lines, "file", "card", "torch", "backend", "commit", "date", "text")
+
+
+# ---- Figures -----------------------------------------------------------------------------------
+
+
+def figures(judged, evidence):
+    """{"worth_it": the README's figure, "gap_over_training": that of CLAIMS.md}."""
+    from minidiff.look import worth  # matplotlib, which other commands do not need
+
+    main = evidence.studies(MAIN)[0]
+    losses = {
+        LABELS[name]: {lr: main.mean(name, "val_loss", lr) for lr in main.rates(name)}
+        for name in PAIR
+    }
+    chosen = [main, *(study for study in evidence.studies(LONG) if study is not main)]
+    gaps = gaps_of(chosen, lambda study: f"{study.steps}")
+    fair, found = {}, {each.claim.number: each.primary for each in judged}
+    for label, number in (("equal steps", "3, 12"), ("equal time", "Q2")):
+        if found[number] and not math.isnan(found[number].interval()[0]):
+            fair[label] = (found[number].number, *found[number].interval())
+    return {
+        "worth_it": worth.worth_it(losses, gaps, fair if len(fair) > 1 else None),
+        "gap_over_training": worth.training_gaps(gaps_of(evidence.all)),
+    }
+
+
+TEXT = f"""# The claims, one by one
+
+Written by `python -m minidiff claims --write` from the files beside it: change those, not this.
+[README.md](README.md) says how the runs were made.
+
+## Verdicts
+
+{{summary}}
+**How a verdict is made.** {{rule}}
+
+**What the intervals are.** Variants are compared seed by seed, on the same text in the same order.
+*value [95%]* is a mean with Student's t interval over the seeds; for spikes, which are counts, the
+share of the seeds with fewer (ties are left out), with its exact interval: a sign test, in which a
+seed counts once, however many rates it was run at; for benches the median and the range over
+rounds. *one run* has no interval. *says* is where the interval lies: for, against, or open where
+it holds the bound (0, or what the number names); *shown* has no vote. For the lines that are not
+bold it is the wider interval, 95% for all of a claim together, that counts.
+
+**How many.** Each primary interval counts for itself; with Holm's correction
+{{holm}} The best rate
+of a model is that with the lowest mean loss, of those with three seeds: chosen on the same runs, so
+that its loss is a little too low, for both models alike. The primary checks were named when the
+first round of runs was known, and before the second: what the first round says is less than a
+prediction. Not in any table: {", ".join(f"`{name}`" for name in SET_ASIDE)}.
+
+**Units.** Loss is in nats a byte. Published: 0.02 to 0.03 nats a token, which at four bytes a token
+is 0.005 to 0.008 a byte.
+
+## Every number
+
+{{numbers}}
+## Loss against the learning rate
+
+{{losses}}
+## The gap over training
+
+![Loss of DIFF V2 minus softmax against the step, all pairs](gap_over_training.png)
+
+{{gaps}}
+## The files
+
+{{files}}"""
