@@ -14,7 +14,6 @@ import pytest
 WHY = "the notebook packages are not installed here"
 nbformat = pytest.importorskip("nbformat", reason=WHY)
 pytest.importorskip("jupyterlab", reason=WHY)
-pytest.importorskip("anywidget", reason=WHY)
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
 
 from minidiff.look import widgets  # noqa: E402
@@ -23,6 +22,10 @@ pytestmark = pytest.mark.slow
 
 SLIDER = ".minidiff input[type=range][data-key=lam]"
 PICTURE = "() => document.querySelector('.minidiff svg')?.outerHTML"
+KERNEL_READY = """() => {
+    const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
+    return context?.isReady && context.session?.kernel?.status === "idle";
+}"""
 TOKEN = "a-token-for-this-test"
 TIMEOUT = 60_000  # milliseconds, of every single wait
 
@@ -41,10 +44,10 @@ def browser():
 
 
 def stored_notebook():
-    """A notebook as build.py leaves it: an explorer's cell with its page and no widget."""
+    """A notebook as build.py leaves it: a cell with an explorer's page."""
     source = "from minidiff.look import widgets\n\nwidgets.rms_explorer()"
-    bundle, _ = widgets.rms_explorer()._repr_mimebundle_()
-    data = {k: bundle[k] for k in ("text/plain", "text/html")}
+    explorer = widgets.rms_explorer()
+    data = {"text/plain": repr(explorer), "text/html": explorer._repr_html_()}
     output = nbformat.v4.new_output("execute_result", data=data, execution_count=1)
     cell = nbformat.v4.new_code_cell(source, execution_count=1, outputs=[output])
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -107,6 +110,42 @@ def test_wrong_input_gets_a_red_line_and_the_picture_waits(exported):
     assert message.evaluate("node => getComputedStyle(node).color") == "rgb(176, 0, 32)"
     box.fill("300")
     assert message.inner_text() == "" and "n = 300" in explorer.locator("svg").inner_html()
+
+
+@pytest.mark.parametrize("width", [390, 768, 900, 1280])
+def test_explorers_fold_and_fit(browser, tmp_path, width):
+    """JupyterLab leaves 608 px of a 1280x720 screen; a phone must not scroll sideways."""
+    makers = widgets.difference_explorer, widgets.rms_explorer, widgets.cost_explorer
+    for make in makers:
+        (tmp_path / "one.html").write_text(f"<meta charset='utf-8'>{make()._repr_html_()}")
+        page = browser.new_page(viewport={"width": width, "height": 620})
+        page.goto((tmp_path / "one.html").as_uri())
+        page.wait_for_selector(".minidiff svg")
+        height, sliders = page.evaluate(
+            """() => {
+                const ranges = [...document.querySelectorAll("input[type=range]")];
+                return [document.querySelector(".minidiff").offsetHeight,
+                    ranges.map((one) => one.offsetWidth)];
+            }"""
+        )
+        assert min(sliders) > 70, make
+        assert height <= 600 or width < 900, make
+        sideways = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+        assert sideways <= 0, make
+        page.close()
+
+
+def test_a_decimal_comma_and_half_typed_numbers_are_understood(exported):
+    explorer = exported.locator(".minidiff").first
+    box = explorer.locator("input[type=text][data-key=lam]")
+    box.fill("0,25")
+    assert explorer.locator("input[type=range][data-key=lam]").get_attribute("aria-valuetext") == (
+        "0.25"
+    )
+    box.fill("many")
+    explorer.locator("input[type=range][data-key=n]").focus()
+    exported.keyboard.press("ArrowRight")
+    assert box.input_value() == "many"  # and not NaN
 
 
 def test_a_scene_sets_all_controls(exported):
@@ -174,7 +213,7 @@ def lab(tmp_path):
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)  # it may have just started a kernel
 
 
 def test_the_rms_explorer_in_jupyterlab(browser, lab, tmp_path):
@@ -185,16 +224,22 @@ def test_the_rms_explorer_in_jupyterlab(browser, lab, tmp_path):
         "() => document.querySelector('.jp-OutputArea img')?.naturalWidth > 500", timeout=TIMEOUT
     )
     assert page.locator(SLIDER).count() == 0
-    page.wait_for_function(
-        """() => {
-            const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
-            return context?.isReady && context.session?.kernel?.status === "idle";
-        }""",
-        timeout=TIMEOUT,
-    )
+    page.wait_for_function(KERNEL_READY, timeout=TIMEOUT)
     page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')")
     page.wait_for_selector(SLIDER, timeout=TIMEOUT)
     assert page.locator(".jp-OutputArea img").count() == 0  # the live explorer is in its place
     assert press_right(page) == "0.52"
     assert press_right(page) == "0.54"
     page.screenshot(path=os.environ.get("MINIDIFF_SCREENSHOT", tmp_path / "lab.png"))
+    # saved, its kernel gone, and opened again: alive with nothing run
+    page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+    page.wait_for_function(
+        "() => !window.jupyterapp.shell.currentWidget.context.model.dirty", timeout=TIMEOUT
+    )
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.shutdown()")
+    page.reload(timeout=TIMEOUT)
+    page.wait_for_selector(SLIDER, timeout=TIMEOUT)
+    assert page.locator(".jp-OutputArea img").count() == 0
+    assert press_right(page) == "0.52"  # again from the start
+    page.wait_for_function(KERNEL_READY, timeout=TIMEOUT)  # a server cannot stop one that starts
+    page.close()

@@ -81,7 +81,7 @@ def outputs(notebook):
 
 
 def pictures(notebook):
-    explorers = ("rms_explorer", "cost_explorer", "map_explorer")
+    explorers = ("difference_explorer", "rms_explorer", "cost_explorer", "map_explorer")
     for i, cell in code_cells(notebook):
         found = [name for name, _ in calls(tree(cell))]
         shows = found.count("plt.show") + sum(name.endswith(explorers) for name in found)
@@ -177,6 +177,72 @@ def unsolved(notebook, solution):
             yield f"exercise {number} has no solution in notebooks/solutions/"
 
 
+# ---- Notebooks that teach to a clock -------------------------------------------------------------
+
+CONVERTED = {"00_start_here": 1500}  # by the rules below -> words that it may have
+WORDS_PER_MINUTE, LINES_PER_MINUTE = 200, 15  # read, of text and of code
+
+
+def words(notebook):
+    """Words of the text; a formula is one word, the address of a link none."""
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    text = re.sub(r"<img[^>]*>|</?[a-z]+>", " ", text)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    text = re.sub(r"\$\$.+?\$\$|\$.+?\$", " formula ", text, flags=re.DOTALL)
+    return len(re.findall(r"[^\W_][\w'’.-]*", text))
+
+
+def reading_time(notebook):
+    """Minutes to read the whole notebook, exercises and quiz too; doing the exercises is extra."""
+    lines = sum(c.source.count("\n") + 1 for _, c in code_cells(notebook))
+    return words(notebook) / WORDS_PER_MINUTE + lines / LINES_PER_MINUTE
+
+
+def clock(notebook, most):
+    """The notebook keeps its budget of words, and prints how long it takes to read."""
+    if words(notebook) > most:
+        yield f"{words(notebook)} words; it may have {most}"
+    printed = re.search(r"\*\*Time:\*\* (\d+) minutes to read", notebook.cells[0].source)
+    minutes = reading_time(notebook)
+    if not printed or abs(int(printed[1]) / minutes - 1) > 0.15:
+        yield f"**Time:** should say {minutes:.0f} minutes to read"
+
+
+def answering(notebook):
+    """Each goal names an exercise, each exercise ends in a check, and there is a quiz."""
+    sections = re.split(r"^### Exercise (\d+)", text_and_code(notebook), flags=re.MULTILINE)
+    parts = zip(sections[1::2], sections[2::2], strict=True)
+    checked = {int(n): "check." in part for n, part in parts}
+    for number, has_check in checked.items():
+        if not has_check:
+            yield f"exercise {number} does not end in a check"
+    goals = re.findall(r"^\d+\. .+?(?=^\d+\. |\Z)", notebook.cells[0].source, re.M | re.S)
+    if not goals:
+        yield "there are no goals in the first cell"
+    for goal in goals:
+        named = [
+            int(n)
+            for n in re.findall(r"\d+", " ".join(re.findall(r"exercises? ([\d, and]+)", goal)))
+        ]
+        if not named or not set(named) <= set(checked):
+            yield f"no exercise of this notebook belongs to the goal: {goal.strip()[:60]}"
+    if text_and_code(notebook).count("<details>") < 5:
+        yield "fewer than five questions with an answer to open (<details>)"
+
+
+def text_and_code(notebook):
+    return "\n".join(cell.source for cell in notebook.cells)
+
+
+def dead_links(notebook, folder):
+    """Links and pictures that lead to no file."""
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)|src=\"([^\"]+)\"", text):
+        target = "".join(link)
+        if "://" not in target and not (folder / target).exists():
+            yield f"the link to {target} leads nowhere"
+
+
 # ---- The course --------------------------------------------------------------------------------
 
 
@@ -198,6 +264,11 @@ def test_notebook_follows_the_rules(path):
         partner = path.parent / "solutions" / path.name
         solution = nbformat.read(partner, as_version=4) if partner.exists() else None
         problems += unsolved(notebook, solution)
+    if path in NOTEBOOKS and path.stem in CONVERTED:
+        problems += [*clock(notebook, CONVERTED[path.stem]), *answering(notebook)]
+        problems += dead_links(notebook, path.parent)
+        if "check." not in text_and_code(solution):
+            problems.append("the solutions do not run the checks")
     assert not problems, "\n".join(problems)
 
 
@@ -297,3 +368,47 @@ def test_an_exercise_without_a_solution_is_found():
     assert [p[:10] for p in unsolved(notebook, solution)] == ["exercise 2"]
     solution.cells.append(cell("answer = 2"))
     assert not list(unsolved(notebook, solution))
+
+
+def first_cell(minutes, goal="1. count (exercise 1)."):
+    return nbformat.v4.new_markdown_cell(
+        f"# Title\n\n**Time:** {minutes} minutes to read.\n\n{goal}"
+    )
+
+
+def test_words_and_minutes_are_counted():
+    text = "Two words, [a link](far/away.ipynb) and $a + b$.\n<details>x_y</details>"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text), cell("a\nb")])
+    assert words(notebook) == 7  # Two words a link and formula x_y
+    assert reading_time(notebook) == pytest.approx(7 / 200 + 2 / 15)
+    long = nbformat.v4.new_markdown_cell(" ".join(["word"] * 1000))
+    notebook = nbformat.v4.new_notebook(cells=[first_cell(5), long])
+    assert not list(clock(notebook, 1100)) and "words" in "".join(clock(notebook, 900))
+    notebook.cells[0] = first_cell(8)
+    assert "should say 5 minutes" in "".join(clock(notebook, 1100))
+
+
+def test_goals_exercises_checks_and_quiz_belong_together():
+    exercise = nbformat.v4.new_markdown_cell("### Exercise 1\nCount.")
+    quiz = nbformat.v4.new_markdown_cell(
+        5 * "<details><summary>Answer</summary>\nYes.\n</details>\n"
+    )
+    good = [first_cell(1), quiz, exercise, cell("check.count(my_count)")]
+    notebook = nbformat.v4.new_notebook(cells=good)
+    assert not list(answering(notebook))
+    for i, bad, says in (
+        (0, first_cell(1, "1. count."), "no exercise"),
+        (0, first_cell(1, "1. count (exercise 2)."), "no exercise"),
+        (0, first_cell(1, "None."), "no goals"),
+        (1, cell("x = 1"), "fewer than five"),
+        (3, cell("my_count = 3"), "does not end in a check"),
+    ):
+        cells = [*good[:i], bad, *good[i + 1 :]]
+        assert says in "".join(answering(nbformat.v4.new_notebook(cells=cells)))
+
+
+def test_a_dead_link_is_found(tmp_path):
+    (tmp_path / "there.md").touch()
+    text = '[a](there.md#part) [b](https://x.org) <img src="gone.svg"> [c](gone.ipynb)'
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    assert len(list(dead_links(notebook, tmp_path))) == 2

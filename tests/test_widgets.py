@@ -15,12 +15,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
+import minidiff
 from minidiff import GPT, GPTConfig, data, theory
+from minidiff.course import example
 from minidiff.look import probe
 
-pytest.importorskip("anywidget", reason="the notebook packages are not installed here")
+pytest.importorskip("ipywidgets", reason="the notebook packages are not installed here")
 
 from minidiff.look import widgets
 
@@ -126,6 +129,40 @@ def test_the_published_size_shows_22_percent():
     assert "22.05% fewer" in words and "40.31% more" in words
 
 
+SCORES = [f"{token}{query}" for query in "12" for token in "abc"]
+
+
+def test_the_difference_of_three_tokens_is_that_of_the_package():
+    rng = np.random.default_rng(4)
+    cases = [dict(zip([*SCORES, "lam"], rng.uniform(-6, 6, 7), strict=True)) for _ in range(100)]
+    cases = [case | {"lam": rng.uniform()} for case in cases]
+    for case, found in zip(cases, javascript("inputs.map(differenceOfThree)", cases), strict=True):
+        logits = torch.tensor(
+            [[case[key] for key in SCORES[:3]], [case[key] for key in SCORES[3:]]]
+        )
+        maps = logits.double().softmax(-1)
+        logit = torch.logit(torch.tensor(case["lam"]))[None, None, None]
+        w = minidiff.differential(maps[None, None], logit)[0, 0, 0]
+        for name, expected in (("a1", maps[0]), ("a2", maps[1]), ("w", w)):
+            assert found[name] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_the_first_scene_and_the_start_are_the_courses_example():
+    start = widgets.difference_explorer().start
+    scene = javascript("EXPLORERS.difference.scenes['Noise in both']", None)
+    scores = [*example.SCORES_1.tolist(), *example.SCORES_2.tolist()]
+    expected = dict(zip(SCORES, scores, strict=True)) | {"lam": example.LAM}
+    assert start == pytest.approx(expected) and scene == pytest.approx(expected)
+    drawing = javascript("EXPLORERS.difference.draw(inputs)", start)
+    for number in ("0.25", "0.375", "0.125", "1 − λ = 0.5", "<b>50%</b>", "<b>75%</b>"):
+        assert number in drawing
+    bars = [
+        bar.get_height() for ax in widgets.difference_figure(**start).axes for bar in ax.patches
+    ]
+    rows = example.A1, example.LAM * example.A2, example.W
+    assert bars == pytest.approx(torch.cat(rows).tolist())
+
+
 # ---- the explorers in the browser --------------------------------------------------------------
 
 
@@ -142,7 +179,7 @@ def test_the_published_size_shows_22_percent():
     ],
 )
 def test_the_rms_explorer_says_what_is_wrong(start, says):
-    given = dict(widgets.rms_explorer().start) | start
+    given = widgets.rms_explorer().start | start
     given = {k: "Infinity" if v == math.inf else v for k, v in given.items()}  # as it is typed
     problem = javascript("rms.check(inputs)", given)
     assert problem is None if says is None else says in problem
@@ -159,7 +196,22 @@ def test_the_rms_explorer_says_what_is_wrong(start, says):
     ],
 )
 def test_the_cost_explorer_says_what_is_wrong(start, says):
-    problem = javascript("cost.check(inputs)", dict(widgets.cost_explorer().start) | start)
+    problem = javascript("cost.check(inputs)", widgets.cost_explorer().start | start)
+    assert problem is None if says is None else says in problem
+
+
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        ({"lam": -0.1}, "λ must be"),
+        ({"b2": 7}, "score of B, query 2: a number from −6 to 6"),
+        ({"a1": "high"}, "score of A, query 1"),
+        ({}, None),
+    ],
+)
+def test_the_difference_explorer_says_what_is_wrong(start, says):
+    given = widgets.difference_explorer().start | start
+    problem = javascript("EXPLORERS.difference.check(inputs)", given)
     assert problem is None if says is None else says in problem
 
 
@@ -173,28 +225,31 @@ def test_drawings_hold_no_number_that_is_none():
         for same in (True, False)
     ]
     cost = [[1, 1, 2, 1, 1], [512, 512, 1024, 65536, 2**24]]
-    program = "[...inputs[0].map(rms.draw), ...inputs[1].map((s) => cost.draw(shape(...s)))]"
-    for drawing in javascript(program, [rms, cost]):
+    tokens = [dict.fromkeys(SCORES, score) | {"lam": lam} for score in (-6, 6) for lam in (0, 1)]
+    program = """[...inputs[0].map(rms.draw), ...inputs[1].map((s) => cost.draw(shape(...s))),
+        ...inputs[2].map((s) => EXPLORERS.difference.draw(s))]"""
+    for drawing in javascript(program, [rms, cost, tokens]):
         assert "NaN" not in drawing and "undefined" not in drawing and "Infinity" not in drawing
 
 
 @pytest.mark.slow
 def test_the_bundle_carries_a_page_that_needs_no_kernel():
-    for explorer in (widgets.rms_explorer(n=64), widgets.cost_explorer()):
-        bundle, _ = explorer._repr_mimebundle_()
-        assert "application/vnd.jupyter.widget-view+json" in bundle
+    explorers = widgets.rms_explorer(n=64), widgets.cost_explorer(), widgets.difference_explorer()
+    for explorer in explorers:
+        bundle, _ = DisplayFormatter().format(explorer)
+        assert set(bundle) == {"text/plain", "text/html"}  # no widget: that would need its kernel
         page = bundle["text/html"]
-        assert "data:image/png;base64," in page and "export default" in page
+        assert "data:image/png;base64," in page and "explore(el" in page
         assert "http:" not in page.replace("http://www.w3.org", "") and "https:" not in page
-        assert page == explorer._repr_mimebundle_()[0]["text/html"]  # the same bytes each time
+        assert page == explorer._repr_html_()  # the same bytes each time
 
 
 @pytest.mark.parametrize("start", [{"lam": 2}, {"n": 0}, {"n": 1, "same": False}, {"gap1": "x"}])
 def test_a_wrong_start_is_left_to_the_explorer(start):
     open_figures = plt.get_fignums()
-    bundle, _ = widgets.rms_explorer(**start)._repr_mimebundle_()
+    page = widgets.rms_explorer(**start)._repr_html_()
     assert plt.get_fignums() == open_figures  # a notebook would show it
-    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert "explore(el" in page
 
 
 def test_the_figures_show_the_numbers_of_the_theory():

@@ -1,28 +1,32 @@
-// The RMS explorer and the cost explorer. widgets.py puts theory.js in front of this file and hands
-// the whole to anywidget, or to a page that has no kernel at all.
+// The RMS explorer and the cost explorer; tokens.js adds a third. widgets.py puts theory.js in front
+// of them, and the whole into the output of a notebook's cell, which then needs no kernel.
 //
 // An explorer is a table of controls, a check of their values, and a picture drawn from them.
 
 const BLUE = "#0072B2", RED = "#D55E00", GREY = "#9a9a9a", INK = "#222"; // as in plots.py
 const BLUE_TINT = "#cce2f0", RED_TINT = "#f7dfcc";
 const STYLE = `
-.minidiff { background: #fff; color: ${INK}; font: 16px/1.4 sans-serif; padding: 12px;
-            max-width: 1100px }
-.minidiff .controls { display: grid; grid-template-columns: 1fr 1fr; gap: 6px 32px }
-.minidiff label { display: grid; grid-template-columns: 13em 1fr 5.5em; gap: 10px;
-                  align-items: center }
+.minidiff { background: #fff; color: ${INK}; font: 16px/1.4 sans-serif; padding: 8px 12px;
+            max-width: 1000px }
+.minidiff .controls { display: grid; gap: 4px 32px;
+                      grid-template-columns: repeat(auto-fit, minmax(min(100%, 22em), 1fr)) }
+.minidiff label { display: grid; grid-template-columns: minmax(7em, 13em) minmax(6em, 1fr) 5.5em;
+                  gap: 10px; align-items: center }
+.minidiff .panels { display: grid; gap: 4px 12px;
+                    grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)) }
+.minidiff p { margin: 4px 0 }
 .minidiff input { accent-color: ${RED}; font: inherit; min-width: 0 }
 .minidiff input[type=checkbox] { width: 20px; height: 20px }
-.minidiff button { font: inherit; margin: 0 8px 10px 0; padding: 4px 12px; cursor: pointer }
-.minidiff .message { color: #b00020; font-weight: bold; min-height: 1.4em; margin: 4px 0 }
+.minidiff button { font: inherit; margin: 0 8px 6px 0; padding: 2px 12px; cursor: pointer }
+.minidiff .message { color: #b00020; font-weight: bold; min-height: 1.4em; margin: 0 }
 .minidiff .stale { opacity: 0.25 }
-.minidiff svg { width: 100%; display: block; font-family: sans-serif }
-.minidiff table { border-collapse: collapse; margin-top: 6px }
+.minidiff svg { width: 100%; max-height: 345px; display: block; font-family: sans-serif }
+.minidiff table { display: block; overflow-x: auto; border-collapse: collapse; margin-top: 6px }
 .minidiff td, .minidiff th { padding: 3px 22px 3px 0; text-align: left }`;
 
-// ---- Controls: the same for both explorers -----------------------------------------------------
+// ---- Controls: the same for all explorers ------------------------------------------------------
 
-// JupyterLab takes the arrow keys for itself unless an input carries this attribute.
+// JupyterLab takes keys for itself (arrows; a, b, d d) unless what has the focus carries this.
 const OURS = 'data-lm-suppress-shortcuts="true"';
 
 // Build an explorer into an element. `start` holds a value for each control's key.
@@ -34,7 +38,9 @@ export function explore(el, { controls, scenes, check, draw }, start) {
          <input type="text" inputmode="decimal" data-key="${key}" aria-label="${label}" ${OURS}>`
       : `<input type="checkbox" data-key="${key}" ${OURS}>`) +
     `</label>`;
-  const buttons = Object.keys(scenes).map((name) => `<button type="button">${name}</button>`);
+  const buttons = Object.keys(scenes).map(
+    (name) => `<button type="button" ${OURS}>${name}</button>`,
+  );
   el.innerHTML = `<div class="minidiff"><style>${STYLE}</style><div>${buttons.join("")}</div>
     <div class="controls">${controls.map(control).join("")}</div>
     <p class="message" role="alert"></p><div class="picture"></div></div>`;
@@ -47,7 +53,8 @@ export function explore(el, { controls, scenes, check, draw }, start) {
       const [input, box] = el.querySelectorAll(`[data-key=${key}]`);
       if (steps) input.value = nearest(steps, state[key]);
       else input.checked = state[key];
-      if (box && box !== typing) box.value = state[key];
+      if (steps) input.setAttribute("aria-valuetext", shown(state[key]));
+      if (box && box !== typing && !Number.isNaN(state[key])) box.value = shown(state[key]);
     }
     const problem = check(state);
     message.textContent = problem ?? "";
@@ -58,7 +65,7 @@ export function explore(el, { controls, scenes, check, draw }, start) {
     const { key, steps } = controls.find((one) => one.key === target.dataset.key);
     if (target.type === "checkbox") state[key] = target.checked;
     else if (target.type === "range") state[key] = steps[target.value];
-    else state[key] = target.value.trim() === "" ? NaN : Number(target.value);
+    else state[key] = target.value.trim() ? Number(target.value.replace(",", ".")) : NaN;
     show(target);
   });
   el.addEventListener("click", ({ target }) => {
@@ -68,6 +75,7 @@ export function explore(el, { controls, scenes, check, draw }, start) {
   show();
 }
 
+const shown = (value) => (typeof value === "number" ? String(Number(value.toFixed(3))) : value);
 const range = (count, f) => Array.from({ length: count }, (_, i) => f(i));
 const nearest = (steps, value) => {
   const distance = steps.map((step) => Math.abs(step - value));
@@ -90,7 +98,8 @@ const area = (points, fill) => `<polygon points="${points.join(" ")}" fill="${fi
 const rect = (x, y, width, height, fill, opacity = 1) =>
   `<rect x="${x}" y="${y}" width="${width}" height="${height}" fill="${fill}"` +
   ` opacity="${opacity}"/>`;
-const svg = (height, body) => `<svg viewBox="0 0 1000 ${height}" role="img">${body}</svg>`;
+const svg = (height, name, body) =>
+  `<svg viewBox="0 0 1000 ${height}" role="img" aria-label="${name}">${body}</svg>`;
 const swatch = (x, y, fill, label) =>
   rect(x - 1, y - 1, 18, 18, "#888") + rect(x, y, 16, 16, fill) + text(x + 22, y + 14, label, LEFT);
 const logScale = (low, high, from, to) => (value) => {
@@ -135,7 +144,7 @@ const rms = {
     if (wrong(rho, 0, 1)) return "ρ must be a number from 0 (unrelated values) to 1 (equal ones)";
     return null;
   },
-  draw: (s) => svg(430, weightBars(s) + rmsCurves(s)) + rmsTable(s),
+  draw: (s) => svg(430, "Weights and context RMS", weightBars(s) + rmsCurves(s)) + rmsTable(s),
 };
 
 // softmax is A1 alone, which is the difference at lambda = 0
@@ -236,7 +245,7 @@ const cost = {
       return `h = ${h} must be a multiple of h_kv = ${hKv}, or a pair straddles two groups`;
     return null;
   },
-  draw: (s) => svg(290, costBars(s)) + costWords(s),
+  draw: (s) => svg(290, "Weights of a layer, and decoding", costBars(s)) + costWords(s),
 };
 
 function costBars({ n_head: h, n_kv_head: hKv, head_dim: d, n_embd: D, n_keys: n }) {
@@ -286,6 +295,3 @@ function costWords({ n_head: h, n_kv_head: hKv, head_dim: d, n_embd: D, n_keys: 
 }
 
 const EXPLORERS = { rms, cost };
-export default {
-  render: ({ model, el }) => explore(el, EXPLORERS[model.get("name")], model.get("start")),
-};

@@ -1,34 +1,48 @@
 """Explorers for the notebooks, each with a figure for readers without a kernel beside it.
 
-    rms_explorer()       rms_figure()             context RMS against n, peaks, lambda, correlation
-    cost_explorer()      cost_figure()            weights and decoding cost of a layer
-    map_explorer(model)  plots.attention_maps()   the maps of a trained model on your own prompt
+    difference_explorer()  difference_figure()      three tokens, two maps, lambda
+    rms_explorer()         rms_figure()             context RMS over n, peaks, lambda, correlation
+    cost_explorer()        cost_figure()            weights and decoding cost of a layer
+    map_explorer(model)    plots.attention_maps()   maps of a trained model on your own prompt
 
-The first two are closed form: theory.js and explorers.js compute and draw them in the browser, at
-once, and also in an exported page with no kernel. Wrong input gets a red line in the explorer.
+The first three are closed form: theory.js, explorers.js and tokens.js compute and draw them in the
+browser, at once, and need no kernel: not in a notebook that was saved and reopened, and not in an
+exported page. Wrong input gets a red line in the explorer.
 """
 
 import base64
 import html
 import io
 import json
+import math
 from pathlib import Path
 
-import anywidget
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
-import traitlets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from minidiff import data, theory
 from minidiff.look import plots, probe
 
-_CODE = "".join(Path(__file__).with_name(f).read_text() for f in ("theory.js", "explorers.js"))
+LOG2 = math.log(2)
+_FILES = "theory.js", "explorers.js", "tokens.js"
+_CODE = "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _FILES)
 
 
 # ---- Computed in the browser -------------------------------------------------------------------
+
+
+def difference_explorer(scores1=(0, LOG2, 0), scores2=(LOG2, 0, 0), lam=0.5):
+    """Change the scores of one head's two queries over tokens A, B, C, and lambda; see the weights.
+
+    Args:
+        scores1, scores2: three logits each, from -6 to 6. lam: lambda. Defaults: course/example.py.
+    """
+    keys = (token + query for query in "12" for token in "abc")
+    start = dict(zip(keys, (*scores1, *scores2), strict=True)) | {"lam": lam}
+    return BrowserExplorer("difference", start, difference_figure)
 
 
 def rms_explorer(n=1024, gap1=6.0, gap2=6.0, lam=0.5, rho=0.0, same=True):
@@ -50,31 +64,29 @@ def cost_explorer(n_head=32, n_kv_head=8, head_dim=128, n_embd=4096, n_keys=8192
     return BrowserExplorer("cost", start | {"n_keys": n_keys}, cost_figure)
 
 
-class BrowserExplorer(anywidget.AnyWidget):
-    """A table of controls and a picture, both of explorers.js. It never needs its kernel again."""
+class BrowserExplorer:
+    """A table of controls and a picture, both drawn by explorers.js; it never needs its kernel.
 
-    _esm = _CODE
-    name = traitlets.Unicode().tag(sync=True)
-    start = traitlets.Dict().tag(sync=True)
+    Its output is HTML and no widget: a widget's view dies with its kernel ("model not found").
+    """
 
     def __init__(self, name, start, figure):
-        super().__init__(name=name, start=start)
-        self._figure = figure
+        self.name, self.start, self._figure = name, start, figure
 
     def __repr__(self):
         return f"{self.name} explorer"
 
-    def _repr_mimebundle_(self, **kwargs):
-        """The widget; and for pages without a kernel the same program beside its static figure."""
-        bundle, metadata = super()._repr_mimebundle_(**kwargs)
+    def _repr_html_(self):
+        """The program, around its static figure for readers where no script may run."""
         try:
             fig = self._figure(**self.start)
         except (ValueError, TypeError, IndexError):  # the explorer says in red what is wrong
-            return bundle, metadata
-        picture = base64.b64encode(_png(fig)).decode()
-        plt.close(fig)
+            picture = ""
+        else:
+            picture = base64.b64encode(_png(fig)).decode()
+            plt.close(fig)
         start = html.escape(json.dumps({"name": self.name, "start": self.start}))
-        bundle["text/html"] = f"""<div class="minidiff-explorer" data-model="{start}">
+        return f"""<div class="minidiff-explorer" data-model="{start}">
 <img alt="{self!r}" style="max-width: 100%" src="data:image/png;base64,{picture}"></div>
 <script type="module">
 {_CODE}
@@ -83,7 +95,6 @@ el.classList.add("alive");
 const {{ name, start }} = JSON.parse(el.dataset.model);
 explore(el, EXPLORERS[name], start);
 </script>"""
-        return bundle, metadata
 
 
 def _png(fig):
@@ -92,6 +103,24 @@ def _png(fig):
     fig.savefig(buffer, format="png", dpi=80)
     Image.open(buffer).convert("RGB").quantize(128).save(small, "png", optimize=True)
     return small.getvalue()
+
+
+@plots.styled
+def difference_figure(lam, **scores):
+    """The picture of :func:`difference_explorer`: two softmax rows over three tokens, and w."""
+    logits = np.array([[scores[token + query] for token in "abc"] for query in "12"], dtype=float)
+    a1, a2 = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    fig, axes = plt.subplots(1, 3, figsize=(13, 4), sharey=True)
+    looks = plots.colour("softmax"), "#9a9a9a", plots.colour("diff_v2")
+    titles = "A1: softmax", "− λ A2", "= A1 − λ A2: DIFF V2"
+    rows = a1, lam * a2, a1 - lam * a2
+    for ax, weights, title, colour in zip(axes, rows, titles, looks, strict=True):
+        ax.bar_label(ax.bar(list("ABC"), weights, color=colour), fmt="%.3g", padding=2)
+        ax.set(title=title, xlabel=f"sum {weights.sum():.3g}", ylim=(min(-0.1, *rows[2]) - 0.1, 1))
+        ax.axhline(0, color="black", linewidth=1)
+        ax.grid(axis="x", visible=False)
+    axes[0].set_ylabel("weight")
+    return fig
 
 
 @plots.styled
