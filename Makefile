@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train lab notebooks quick test
+.PHONY: help train lab slides notebooks quick test
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ train: .venv/ready  ## train DIFF V2 and its softmax baseline: 4 minutes on 2 CP
 
 lab: .venv/ready  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
+
+slides: .venv/ready  ## the fifty-minute lesson as lesson.html: one file, no network needed
+	$(BIN)/python -m minidiff.course.slides notebooks/lesson.ipynb lesson.html
 
 notebooks: .venv/ready  ## run every notebook and store its outputs: 6 minutes on 2 CPU cores
 	$(BIN)/python notebooks/build.py

@@ -23,6 +23,7 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 HERE = Path(__file__).resolve().parent
 CELL_TIMEOUT = 300  # seconds; nbval allows 120
+KEPT = "tags", "source_sha", "slideshow"  # of the metadata of a cell
 VIEW = "application/vnd.jupyter.widget-view+json"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FIXED = {  # the same arithmetic and the same order of sets in every run
@@ -86,7 +87,7 @@ def build(path):
     client.execute()
     for i, cell in enumerate(notebook.cells):
         cell.id = f"cell-{i}"
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k in ("tags", "source_sha")}
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k in KEPT}
         if cell.cell_type == "code":
             cell.outputs = stored.get(i) or [clean(output, client) for output in cell.outputs]
             if is_measured(cell):

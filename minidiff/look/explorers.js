@@ -8,7 +8,7 @@ const BLUE_TINT = "#cce2f0", RED_TINT = "#f7dfcc";
 const STYLE = `
 .minidiff { background: #fff; color: ${INK}; font: 16px/1.4 sans-serif; padding: 8px 12px;
             max-width: 1000px }
-.minidiff .controls { display: grid; gap: 4px 32px;
+.minidiff .inputs { display: grid; gap: 4px 32px;
                       grid-template-columns: repeat(auto-fit, minmax(min(100%, 22em), 1fr)) }
 .minidiff label { display: grid; grid-template-columns: minmax(7em, 13em) minmax(6em, 1fr) 5.5em;
                   gap: 10px; align-items: center }
@@ -42,7 +42,7 @@ export function explore(el, { controls, scenes, check, draw }, start) {
     (name) => `<button type="button" ${OURS}>${name}</button>`,
   );
   el.innerHTML = `<div class="minidiff"><style>${STYLE}</style><div>${buttons.join("")}</div>
-    <div class="controls">${controls.map(control).join("")}</div>
+    <div class="inputs">${controls.map(control).join("")}</div>
     <p class="message" role="alert"></p><div class="picture"></div></div>`;
   const [message, picture] = [".message", ".picture"].map((name) => el.querySelector(name));
   const state = { ...start };

@@ -1,0 +1,123 @@
+"""The lesson fits its forty minutes, and its slides are one file that needs nothing else."""
+
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+WHY = "the notebook packages are not installed here"
+nbformat = pytest.importorskip("nbformat", reason=WHY)
+pytest.importorskip("nbconvert", reason=WHY)
+pytest.importorskip("latex2mathml", reason=WHY)
+
+from minidiff.course import slides  # noqa: E402
+
+LESSON = Path(__file__).parents[1] / "notebooks" / "lesson.ipynb"
+MARK = re.compile(r"minute (\d+) to (\d+)")
+SPOKEN = 120  # words a minute: slow, to a class
+
+
+def sections():
+    """(first minute, last minute, its speaker notes) of each part of the lesson."""
+    found = []
+    for cell in nbformat.read(LESSON, as_version=4).cells:
+        if mark := MARK.search(cell.source):
+            found.append([int(mark[1]), int(mark[2]), ""])
+        if cell.metadata.slideshow.slide_type == "notes" and found:
+            found[-1][2] += cell.source + "\n\n"
+    return found
+
+
+def test_the_marks_follow_each_other_and_leave_ten_minutes():
+    marks = [(first, last) for first, last, _ in sections()]
+    assert marks[0][0] == 0 and marks[-1][1] <= 40
+    assert all(before[1] == after[0] for before, after in pairwise(marks))
+
+
+@pytest.mark.parametrize("section", sections(), ids=lambda part: f"minute {part[0]}")
+def test_a_rehearsal_fits_between_the_marks(section):
+    """Speaking slowly, a minute for each question, and the pauses that the notes ask for."""
+    first, last, notes = section
+    parts = re.findall(r"\*\*(\w+):\*\*(.*?)(?=\*\*\w+:\*\*|\Z)", notes, re.DOTALL)
+    assert {kind for kind, _ in parts} <= {"Say", "Do", "Ask", "Wait", "Expect"}
+    assert {"Expect"} < {kind for kind, _ in parts}
+    speaking = sum(len(words.split()) for kind, words in parts if kind in ("Say", "Do", "Ask"))
+    waiting = sum(int(re.search(r"\d+", words)[0]) for kind, words in parts if kind == "Wait")
+    asking = sum(kind == "Ask" for kind, _ in parts)
+    minutes = speaking / SPOKEN + waiting + asking
+    assert 0.6 < minutes / (last - first) <= 1, f"{minutes:.1f} of {last - first} minutes"
+
+
+# ---- The exported file -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    out = tmp_path_factory.mktemp("slides") / "lesson.html"
+    slides.export(LESSON, out)
+    return out
+
+
+def test_mathematics_is_drawn_by_the_browser_alone():
+    source = slides.with_mathml("A $w_1$ and $$\\frac{1}{2}$$ cost 5$.")
+    assert source.count("<math") == 2 and "<mfrac>" in source and source.endswith("cost 5$.")
+
+
+def test_a_picture_from_elsewhere_is_refused(tmp_path):
+    cell = nbformat.v4.new_markdown_cell('<img src="https://example.org/cat.png">')
+    cell.metadata.slideshow = {"slide_type": "slide"}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "cat.ipynb")
+    with pytest.raises(ValueError, match=r"would fetch .*cat\.png"):
+        slides.export(tmp_path / "cat.ipynb", tmp_path / "cat.html")
+    assert not (tmp_path / "cat.html").exists()
+
+
+@pytest.mark.slow
+def test_the_file_holds_everything(exported):
+    page = exported.read_text(encoding="utf-8")
+    assert len(page) < 3e6 and "$" not in re.sub(r"<(script|style).*?</\1>", "", page, flags=re.S)
+    starts = [c.metadata.slideshow.slide_type for c in nbformat.read(LESSON, as_version=4).cells]
+    assert page.count("<aside class=") == starts.count("notes") >= 10
+
+
+@pytest.mark.slow
+def test_the_slides_run_offline_fit_the_screen_and_are_alive(exported):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if not program:
+        pytest.skip("no Chromium here")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        context = browser.new_context(offline=True, viewport={"width": 1280, "height": 720})
+        page, problems = context.new_page(), []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("requestfailed", lambda request: problems.append(request.url))
+        page.goto(exported.as_uri())
+        page.wait_for_function("window.Reveal?.isReady()")
+        total, alive = page.evaluate("Reveal.getTotalSlides()"), 0
+        for _ in range(total + 3):
+            here = page.evaluate(
+                """() => {
+                    const slide = Reveal.getCurrentSlide();
+                    return { height: slide.scrollHeight, width: slide.scrollWidth,
+                             notes: Reveal.getSlideNotes() !== null, words: slide.innerText };
+                }"""
+            )
+            assert here["height"] <= 720 and here["width"] <= 1280 and here["notes"], here
+            explorer = page.locator("section.present:not(.stack) .minidiff")
+            if explorer.count():
+                alive += 1
+                slider, drawn = (
+                    explorer.locator("[data-key=lam]").first,
+                    explorer.locator("svg").last,
+                )
+                before = drawn.inner_html()
+                slider.focus()
+                page.keyboard.press("ArrowRight")  # moves lambda, not the slides
+                assert drawn.inner_html() != before
+                slider.blur()
+            page.keyboard.press("Space")
+        assert page.evaluate("Reveal.isLastSlide()") and alive == 2 and not problems, problems
+        browser.close()
