@@ -121,6 +121,15 @@ def test_curves_show_every_logged_step_and_skip_what_a_row_lacks():
     assert not norm.lines
 
 
+def test_bands_are_drawn_over_whole_tokens_only():
+    fig = plots.rms_against_n({"softmax": ([1, 4, 1000], [1, 0.7, 0.6])}, lam=0.25)
+    for line in fig.axes[0].lines:
+        n = np.asarray(line.get_xdata())
+        assert (n == n.round()).all() and n.max() == 1000
+    with pytest.raises(ValueError, match="whole numbers"):
+        plots.rms_bands(fig.axes[0], [1, 1.5])
+
+
 def test_bands_are_the_bounds_of_the_theory():
     fig = plots.rms_against_n({"softmax": ([4, 16], [0.7, 0.6])}, lam=0.25)
     ends = {

@@ -264,6 +264,21 @@ def test_the_figures_show_the_numbers_of_the_theory():
     assert widths == pytest.approx([41.94304, 58.720256, 75.497472, 58.851328], rel=1e-9)
 
 
+def test_no_dot_hides_the_other():  # one flat map subtracted from a sharp one: the same RMS
+    fig = widgets.rms_figure(n=64, gap1=4, gap2=0, lam=0.5)
+    dots = [line for line in fig.axes[1].lines if len(line.get_xdata()) == 1]
+    heights = [float(dot.get_ydata()[0]) for dot in dots]
+    assert heights[1] == pytest.approx(heights[0], rel=0.06)
+    assert dots[0].get_markersize() > 1.5 * dots[1].get_markersize()  # the later one lies on top
+
+
+def test_the_cost_of_decoding_names_the_cache():
+    for n_keys in (8192, 100):
+        axes = widgets.cost_figure(n_keys=n_keys).axes
+        named = [f"{n_keys} tokens in the cache" in ax.get_xlabel() for ax in axes]
+        assert named == [False, True, True]  # weights have none
+
+
 # ---- the map explorer --------------------------------------------------------------------------
 
 

@@ -1,6 +1,26 @@
 """All checks under one name: ``from minidiff.course import check``, then ``check.NAME(answer)``."""
 
 from minidiff.course.checks_00 import copied_byte, differential_step, weight_zero
+from minidiff.course.checks_01 import (
+    attention_layer,
+    best_constant,
+    channel_order,
+    kv_head,
+    one_output,
+    pair_step,
+    repaired_order,
+    saving,
+)
+from minidiff.course.checks_02 import (
+    needed_gap,
+    norm_gains,
+    norm_growth,
+    one_row,
+    opposed_values,
+    same_token,
+    sink,
+    without_sink,
+)
 from minidiff.course.checks_07 import (
     best_difference,
     equal_time,
@@ -16,18 +36,10 @@ from minidiff.course.checks_08 import (
     pairing,
 )
 
-__all__ = [
-    "best_difference",
-    "bounded_lambda",
-    "copied_byte",
-    "cure_verdicts",
-    "differential_step",
-    "equal_time",
-    "head_order",
-    "interval_of_three",
-    "norm_jacobian",
-    "pairing",
-    "power",
-    "sign_test",
-    "weight_zero",
-]
+__all__ = ["copied_byte", "differential_step", "weight_zero"]
+__all__ += ["attention_layer", "best_constant", "channel_order", "kv_head"]  # 01
+__all__ += ["one_output", "pair_step", "repaired_order", "saving"]
+__all__ += ["needed_gap", "one_row", "opposed_values", "same_token", "sink"]  # 02
+__all__ += ["norm_gains", "norm_growth", "without_sink"]  # 02b
+__all__ += ["best_difference", "equal_time", "interval_of_three", "power", "sign_test"]  # 07
+__all__ += ["bounded_lambda", "cure_verdicts", "head_order", "norm_jacobian", "pairing"]  # 08

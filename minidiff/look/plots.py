@@ -133,7 +133,8 @@ def rms_against_n(points, *, lam=None, rho=0.0):
     """
     fig, ax = plt.subplots()
     largest = max(max(n) for n, *_ in points.values())
-    rms_bands(ax, np.geomspace(1, max(largest, 2), 60), lam, rho)
+    whole = np.unique(np.geomspace(1, max(largest, 2), 60).round().astype(int))
+    rms_bands(ax, whole, lam, rho)
     for label, (n, rms, *spread) in points.items():
         n, rms, *spread = (np.asarray(column) for column in (n, rms, *spread))
         look = {"color": colour(label), "label": label, "linestyle": "", "capsize": 4}
@@ -143,17 +144,21 @@ def rms_against_n(points, *, lam=None, rho=0.0):
 
 
 def rms_bands(ax, n, lam=None, rho=0.0):
-    """Draw what theory allows over n tokens (an array) on the axes: softmax, and DIFF V2 at lam.
+    """Draw what theory allows over n tokens (whole numbers): softmax, and DIFF V2 at lam.
 
+    DIFF V2 from n = 2 on: over one token it can only be 1 - lam, and a line from there to 2 lies.
     Correlation rho adds the part that all values share, times the sum of the weights.
     """
+    if any(count != round(count) for count in n):
+        raise ValueError("n must be whole numbers: there is no row over part of a token")
     bands = [] if lam is None else [("DIFF V2, further range", lam, 1 - lam, "#f7dfcc")]
     for label, value, total, tint in [*bands, ("softmax, range", None, 1, "#cce2f0")]:
-        ends = np.array([theory.rms_bounds(count, value) for count in n]).T
+        seen = [count for count in n if value is None or count > 1]
+        ends = np.array([theory.rms_bounds(count, value) for count in seen]).reshape(-1, 2).T
         low, high = np.sqrt((1 - rho) * ends**2 + rho * total**2)
-        ax.fill_between(n, low, high, color=tint, linewidth=0, label=label)
+        ax.fill_between(seen, low, high, color=tint, linewidth=0, label=label)
         for bound in (low, high):
-            ax.plot(n, bound, color=colour(label), linewidth=1.5)
+            ax.plot(seen, bound, color=colour(label), linewidth=1.5)
     ax.set(xscale="log", yscale="log", xlabel="n, tokens the query sees", ylabel="context RMS")
     ax.xaxis.set_major_locator(LogLocator(4, numticks=20))
     ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=20))

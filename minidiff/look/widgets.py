@@ -147,7 +147,8 @@ def rms_figure(n=1024, gap1=6.0, gap2=6.0, lam=0.5, rho=0.0, same=True):
         curve = [theory.expected_rms(first - factor * second, rho) for first, second in rows]
         ax.plot(grid, curve, color=plots.colour(label), label=label)
         here = theory.expected_rms(a1 - factor * a2, rho)
-        ax.plot(n, here, color=plots.colour(label), markersize=14, **plots.DOT)
+        size = 19 if label == "softmax" else 12  # both can be seen where they have one place
+        ax.plot(n, here, color=plots.colour(label), markersize=size, **plots.DOT)
     ax.legend(loc="lower left")
     return fig
 
@@ -175,7 +176,8 @@ def cost_figure(n_head=32, n_kv_head=8, head_dim=128, n_embd=4096, n_keys=8192):
             bar = ax.barh(label, value / 1e6, color=plots.colour(label))
             ax.bar_label(bar, fmt="%.4g", padding=4)
     titles = "Weights of one layer", "Decode: operations", "Decode: bytes read"
-    units = "millions", "millions for each token", "MB for each token"
+    cache = f"for each token,\n{n_keys} tokens in the cache"
+    units = "millions", f"millions {cache}", f"MB {cache}"
     for ax, title, label in zip(axes, titles, units, strict=True):
         ax.set(title=title, xlabel=label)
         ax.margins(x=0.22)

@@ -113,7 +113,7 @@ CLAIMS = (
                 outside_the_bounds, BELOW, 0.0, 1, per_cent=True),
         (Runs("rms_high_max", BELOW, math.sqrt(2), files=MAIN),
          Runs("rms_high_max", BELOW, 1.0, "softmax_1.5h", MAIN)),
-        notebook="01_context_rms", command="python -m minidiff claims",
+        notebook="02_context_rms", command="python -m minidiff claims",
     ),
     Claim(
         "2a", "makes attention sinks smaller: the worst head gives BOS less", BLOG,
@@ -200,7 +200,7 @@ CLAIMS = (
                 2, True),
         (Theorem("the same with h_kv = 32", "theory.py", lambda: SAVED[32], ABOVE, 0.23, 2, True),
          Theorem("the same with h_kv = 1", "theory.py", lambda: SAVED[1], ABOVE, 0.23, 2, True)),
-        notebook="02_differential_attention", command="python -m minidiff claims",
+        notebook="01_differential_attention", command="python -m minidiff claims",
     ),
     ablation("9", "ablation 1, pairing across groups: higher loss, unstable", "diff_halves",
              everywhere("n_spikes", ABOVE, "diff_halves", "diff_v2")),
