@@ -85,7 +85,7 @@ CHOICES = {
 }
 
 # laptop: a pair of models within six minutes on two CPU cores. gpu: the smallest size at which
-# sinks and outliers form, at the best of four learning rates (notebook 07, section 12).
+# sinks and outliers form, at the best of four learning rates (notebook 07, section 5).
 PRESETS = {
     "laptop": TrainConfig(),
     "gpu": TrainConfig(

@@ -186,6 +186,8 @@ CONVERTED = {  # by the rules below -> words that it may have
     "02b_trained_heads_and_v1": 2000,
     "03_lambda": 3000,
     "04_attention_sinks": 3000,
+    "07_how_to_compare": 3000,
+    "08_ablations_v1_cures": 3000,
 }
 WORDS_PER_MINUTE, LINES_PER_MINUTE = 200, 15  # read, of text and of code
 
@@ -237,6 +239,13 @@ def answering(notebook):
         yield "fewer than five questions with an answer to open (<details>)"
 
 
+def not_right(solution):
+    """Checks that do not accept what the solution hands in."""
+    for i, cell in code_cells(solution):
+        if re.search(r"^Not (yet|answered)", "".join(texts(cell)), flags=re.MULTILINE):
+            yield f"the solution in cell {i} is not right for its own check"
+
+
 def text_and_code(notebook):
     return "\n".join(cell.source for cell in notebook.cells)
 
@@ -277,6 +286,7 @@ def test_notebook_follows_the_rules(path):
         problems += dead_links(notebook, path.parent)
         if "check." not in text_and_code(solution):
             problems.append("the solutions do not run the checks")
+        problems += not_right(solution)
     assert not problems, "\n".join(problems)
 
 
@@ -413,6 +423,13 @@ def test_goals_exercises_checks_and_quiz_belong_together():
     ):
         cells = [*good[:i], bad, *good[i + 1 :]]
         assert says in "".join(answering(nbformat.v4.new_notebook(cells=cells)))
+
+
+def test_a_solution_that_its_check_refuses_is_found():
+    notebook = nbformat.v4.new_notebook(cells=[cell("check.x(1)", printed("Right.\n"))])
+    assert not list(not_right(notebook))
+    notebook.cells.append(cell("check.x(2)", printed("n = 2\nNot yet. Half of it is.\n")))
+    assert len(list(not_right(notebook))) == 1
 
 
 def test_a_dead_link_is_found(tmp_path):

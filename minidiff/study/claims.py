@@ -30,7 +30,7 @@ class Claim:
     source: str
     primary: Check  # of its findings the first: the longest runs, the largest shape
     secondary: tuple[Check, ...] = ()
-    notebook: str = "07_ablations_and_v1"  # where it is explained
+    notebook: str = "07_how_to_compare"  # where it is explained
     command: str = "measure.sh main lr"  # what makes its primary number
     question: str = ""  # its row in the README has this; "" for none
 

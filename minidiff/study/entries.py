@@ -20,6 +20,7 @@ SHORT = "evidence_25m*@300"  # at large rates
 LONG = "evidence_25m_long*"
 EQUAL_TIME = "evidence_*equal_time*"  # softmax for as many more steps as DIFF V2's time allows
 BLOG = "Microsoft 2026, blog"
+ABLATIONS = "08_ablations_v1_cures"  # the notebook
 
 
 def outside_the_bounds(n=64, draws=500):
@@ -78,7 +79,8 @@ def ablation(number, says, one, *more):
     """Loss against DIFF V2, both at the rate that is best for DIFF V2."""
     return Claim(
         number, says, BLOG, Pairs("val_loss", ABOVE, one, "diff_v2", MAIN, "best"),
-        (everywhere("val_loss", ABOVE, one, "diff_v2"), *more), command="measure.sh variants",
+        (everywhere("val_loss", ABOVE, one, "diff_v2"), *more), notebook=ABLATIONS,
+        command="measure.sh variants",
     )  # fmt: skip
 
 
@@ -211,7 +213,7 @@ CLAIMS = (
                 0.1),
         (Cpu("context RMS of untrained models: diff_no_lambda minus diff_v2", "two layers, on text",
              start_without_lambda, BELOW, "seeds"),),
-        command="python -m minidiff claims --measure",
+        notebook=ABLATIONS, command="python -m minidiff claims --measure",
     ),
     ablation("10b", "ablation 2, no lambda: higher loss", "diff_no_lambda"),
     Claim(
@@ -219,7 +221,7 @@ CLAIMS = (
         Theorem("RMS of disjoint one-hot maps, lambda = 8", "theory.py", two_one_hot_maps, ABOVE,
                 math.sqrt(2), 2),
         (everywhere("rms_high_max", ABOVE, "diff_no_sigmoid", "diff_v2"),),
-        command="python -m minidiff claims",
+        notebook=ABLATIONS, command="python -m minidiff claims",
     ),
     ablation("11b", "ablation 3, no sigmoid: higher loss, less stable", "diff_no_sigmoid",
              everywhere("n_spikes", ABOVE, "diff_no_sigmoid", "diff_v2")),
@@ -227,34 +229,36 @@ CLAIMS = (
         "13a", "V1's per-head norm magnifies the gradient of a uniform head, as a power of n", BLOG,
         Cpu("power of n, with the norm over without (by theory 1/2)", "a uniform head, 16 to 8192",
             v1_exponents, ABOVE, "steps of n", 2),
-        command="python -m minidiff claims --measure",
+        notebook=ABLATIONS, command="python -m minidiff claims --measure",
     ),
     Claim(
         "13b", "V1 without its norm has fewer spikes in training", BLOG,
         Pairs("n_spikes", BELOW, "diff_v1_no_norm", "diff_v1", MAIN, "best", "sign"),
         (Runs("n_spikes", SHOWN, 0.0, "diff_v1"), Runs("n_spikes", SHOWN, 0.0, "diff_v1_no_norm")),
-        command="measure.sh lr",
+        notebook=ABLATIONS, command="measure.sh lr",
     ),
     Claim(
         "14", "a softmax model with 2h heads rarely learns exact negatives (cosine -1)", BLOG,
         Runs("opposed_min", ABOVE, -0.9, "softmax_2h", MAIN),
         (Runs("opposed_min", ABOVE, -0.9, "softmax_2h_start"),
          Runs("opposed_min", ABOVE, -0.9, "softmax_1.5h")),
-        command="measure.sh variants",
+        notebook=ABLATIONS, command="measure.sh variants",
     ),
     Claim(
         "15", "works with sparse attention: lower loss than sparse softmax", BLOG,
-        Pairs("val_loss", rate="own", files="evidence_*sparse*"), notebook="", command="",
+        Pairs("val_loss", rate="own", files="evidence_*sparse*"),
+        notebook="09_sparse_attention", command="measure.sh sparse",
     ),
     Claim(
         "16", "works with YOCO: lower loss than softmax in it", BLOG,
-        Pairs("val_loss", rate="own", files="evidence_*yoco*"), notebook="", command="",
+        Pairs("val_loss", rate="own", files="evidence_*yoco*"), notebook="",
+        command="measure.sh yoco",
     ),
     Claim(
         "17", "cancelling may mitigate the rounding error of attention", BLOG,
         Cpu("relative error of the heads in bfloat16: diff_v2 minus softmax_1.5h", "shipped pair",
             rounding_of_heads, BELOW, "layers of one pair", 5),
-        command="python -m minidiff claims --measure",
+        notebook=ABLATIONS, command="python -m minidiff claims --measure",
     ),
     cure("Q5", "off-by-one softmax makes sinks smaller", "off_by_one"),
     cure("Q6", "a learned sink logit makes sinks smaller", "sink_logit"),
