@@ -145,6 +145,10 @@ def test_the_overview_enters_a_head_by_mouse_and_by_key(visit):
     assert page.voice("diff_v2", "v.place") == {"layer": 0, "head": 1}
     painted = page.locator(".maps canvas").evaluate_all("all => all.map((c) => c.width)")
     assert painted == [page.voice("softmax", "v.seen.tokens.length")] * 4
+    page.get_by_label("Prompt").fill("x = 1")  # the small maps follow when the reader pauses
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.thumb canvas')].every((c) => c.width === 6)"
+    )
 
 
 def test_holding_lambda_and_switching_heads_off(visit):

@@ -14,6 +14,8 @@ import { Tools } from "./tools.mjs";
 import { Wheel } from "./wheel.mjs";
 import { Writer } from "./writer.mjs";
 
+const GLANCE = 80; // milliseconds of rest before the pictures of all heads are computed
+
 export class Page {
   constructor(root, { text = FIRST_TEXT, sharing = true, compact = false } = {}) {
     this.root = root;
@@ -142,9 +144,9 @@ export class Page {
 
   async look() {
     if (!this.loaded.length) return;
-    const wanted = Boolean(this.parts[this.state.tab]?.wantsOverview);
+    clearTimeout(this.soon);
     try {
-      await Promise.all(this.loaded.map((voice) => voice.look(this.state, wanted)));
+      await Promise.all(this.loaded.map((voice) => voice.look(this.state)));
       this.voices = this.loaded.filter(({ seen }) => seen);
     } catch (error) {
       this.complain(error.message);
@@ -152,6 +154,16 @@ export class Page {
     }
     this.draw(false);
     this.remember();
+    this.soon = setTimeout(() => this.glance(), GLANCE);
+  }
+
+  /** The pictures of all heads take longer than a byte: they wait until the reader pauses. */
+  async glance() {
+    const part = this.parts[this.state.tab];
+    if (!part.glance) return;
+    const { wheels } = this.state;
+    const news = await Promise.all(this.voices.map((voice) => voice.glance(wheels[voice.key])));
+    if (news.some(Boolean)) part.glance();
   }
 
   draw(queryOnly) {
