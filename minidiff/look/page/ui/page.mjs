@@ -28,7 +28,8 @@ export class Page {
     this.hash = sharing ? location.hash : "";
     this.cards = [];
     this.pinned = false; // whether a click holds the byte that looks
-    this.state = { ...freshState(text), tab: compact ? "text" : "heads" };
+    this.state = sharing ? fromHash(this.hash, {}, text) : freshState(text);
+    if (compact) this.state.tab = "text";
     this.refresh = newestOnly(() => this.look());
     this.next = new Next(this);
     this.parts = {
@@ -57,10 +58,6 @@ export class Page {
     } else if (this.sharing) {
       const shape = { [voice.key]: { layers: voice.layers, heads: voice.heads } };
       const shared = fromHash(this.hash, shape, this.text);
-      if (this.loaded.length === 1) {
-        this.state = shared;
-        this.prompt.value = decode(shared.bytes); // also where it is too long to be read
-      }
       Object.assign(this.state.places, shared.places);
       Object.assign(this.state.wheels, shared.wheels);
     }
