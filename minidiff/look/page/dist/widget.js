@@ -217,11 +217,11 @@ function xt(a){let t=null,e=null,i=async()=>{try{for(;t;){let s=t;t=null,await a
   .minidiff-page .cells { grid-row: 2; grid-column: 1 / -1; }
   .minidiff-page :is(.most, .key) { padding-left: 0; }
   .minidiff-page .tabs { gap: 0; }
-  .minidiff-page .tools { font-size: 14px; gap: 0; margin-left: -5px; }
-  .minidiff-page .tools .quiet { padding: 4px 5px; }
+  .minidiff-page .tools { font-size: 13.2px; gap: 0; margin-left: -4px; }
+  .minidiff-page .tools .quiet { padding: 5px 4px; }
   .minidiff-page .hold { grid-template-columns: minmax(0, 1fr) auto; }
   .minidiff-page .hold .rail { grid-column: 1 / -1; }
-  .minidiff-page .tab { padding: 7px 5px; font-size: 14.5px; }
+  .minidiff-page .tab { padding: 8px 3.5px; font-size: 13.6px; }
   .minidiff-page table :is(th, td) { padding-left: 8px; white-space: normal; }
 }
 `;var ee=["heads","wheel","steps","write"],D=`for name in names:
