@@ -116,8 +116,23 @@ def test_models_of_other_shapes_agree_with_pytorch(shape, how, tmp_path):
     assert max(worst.values()) < CLOSE, worst
 
 
-@pytest.mark.slow
 @node_only
+def test_lambda_held_in_all_heads_is_what_pytorch_computes(tmp_path):
+    """A projection of zeros gives the logit 0, and so lambda = 0.5 everywhere."""
+    shape = {"n_layer": 3, "n_head": 4, "n_kv_head": 2, "head_dim": 16, "n_embd": 64}
+    model = GPT(GPTConfig(attention="diff_v2", block_size=64, **shape))
+    run = store(model, tmp_path / "run")
+    for block in model.blocks:
+        torch.nn.init.zeros_(block.attn.lambda_proj.weight)
+    path = tmp_path / "reference.safetensors"
+    save_file(reference(model, data.encode(TEXT[:63])), path)
+    held = json.loads(node(SCRIPTS / "parity.mjs", run, path, "hold", 0.5))
+    free = json.loads(node(SCRIPTS / "parity.mjs", run, path))
+    assert max(held[name] for name in held.keys() - {"simd", "ms"}) < CLOSE < free["lam"]
+
+
+@node_only
+@pytest.mark.slow
 def test_the_javascript_passes_its_own_tests():
     told = node("--test", "--test-reporter=tap", *sorted(SCRIPTS.glob("*.test.mjs")))
     assert int(re.search(r"^# tests (\d+)", told, re.M)[1]) > 20 and "# fail 0" in told

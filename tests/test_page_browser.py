@@ -32,6 +32,30 @@ def test_from_a_server_it_fetches_its_own_files_only(visit, server):
     assert not [address for address in page.requests if address.endswith("diff_v2.js")]
 
 
+def test_what_is_typed_while_the_models_come_is_kept(browser, server):
+    context = browser.new_context()
+    page, held = context.new_page(), []
+    page.route(
+        "**/model.safetensors", lambda route: held.append(route)
+    )  # on its way, until continued
+    page.goto(server + "/#text=from+a+link&diff_v2=2.3&diff_v2.lam=all:0.5")
+    box = page.get_by_label("Prompt")
+    assert box.input_value() == "from a link" and page.get_by_label("begin with BOS").is_checked()
+    box.fill("my own text")
+    page.get_by_role("button", name="Save SVG").click()  # nothing to save yet: nothing happens
+    page.wait_for_function("() => document.querySelector('.status')")
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    for route in held:
+        route.continue_()
+    page.wait_for_function("() => document.querySelector('main').minidiff.voices.length === 2")
+    state = page.evaluate("() => document.querySelector('main').minidiff.state")
+    assert bytes(state["bytes"]).decode() == box.input_value() == "my own text"
+    assert state["places"]["diff_v2"] == {"layer": 2, "head": 3}
+    assert set(state["wheels"]["diff_v2"]["lam"]) == {0.5}
+    context.close()
+
+
 @pytest.mark.parametrize("name", build.MODELS.values())
 def test_in_chromium_too_the_model_agrees_with_pytorch(visit, name):
     page, run = visit(), build.SHIPPED / name
@@ -145,6 +169,10 @@ def test_the_overview_enters_a_head_by_mouse_and_by_key(visit):
     assert page.voice("diff_v2", "v.place") == {"layer": 0, "head": 1}
     painted = page.locator(".maps canvas").evaluate_all("all => all.map((c) => c.width)")
     assert painted == [page.voice("softmax", "v.seen.tokens.length")] * 4
+    page.get_by_label("Prompt").fill("x = 1")  # the small maps follow when the reader pauses
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.thumb canvas')].every((c) => c.width === 6)"
+    )
 
 
 def test_holding_lambda_and_switching_heads_off(visit):

@@ -1,10 +1,11 @@
-// node parity.mjs RUN_FOLDER REFERENCE [scalar]: the largest error against PyTorch, as JSON.
+// node parity.mjs RUN_FOLDER REFERENCE [scalar | hold LAMBDA]: the largest errors against PyTorch,
+// as JSON.
 // REFERENCE is a safetensors file of tests/test_page.py: tokens, logits (T, V) and for each layer
 // a1, a2, weights (h, T, T), lam, rms, first (T, h).
 
 import { readFileSync } from "node:fs";
 
-import { Model } from "../../minidiff/look/page/engine/model.mjs";
+import { Model, untouched } from "../../minidiff/look/page/engine/model.mjs";
 import {
   readConfig,
   readSafetensors,
@@ -12,17 +13,19 @@ import {
 } from "../../minidiff/look/page/engine/safetensors.mjs";
 import { losses, maps, numbers } from "../../minidiff/look/page/engine/views.mjs";
 
-const [folder, reference, scalar] = process.argv.slice(2);
+const [folder, reference, how, held] = process.argv.slice(2);
 const config = readConfig(readFileSync(`${folder}/config.json`, "utf8"));
 const tensors = readSafetensors(readFileSync(`${folder}/model.safetensors`));
-const model = new Model(config, tensors, { simd: scalar !== "scalar" });
+const model = new Model(config, tensors, { simd: how !== "scalar" });
 const expected = new Map();
 for (const [name, tensor] of readSafetensors(readFileSync(reference)))
   expected.set(name, toFloat32(tensor, new Float32Array(tensor.shape.reduce((a, b) => a * b, 1))));
 
 const tokens = Array.from(expected.get("tokens"));
+const wheel = untouched(config);
+if (how === "hold") wheel.lam.fill(Number(held));
 const began = performance.now();
-model.read(tokens);
+model.read(tokens, wheel);
 const ms = performance.now() - began;
 const worst = { simd: model.arena.simd, ms };
 const compare = (what, found, name) => {

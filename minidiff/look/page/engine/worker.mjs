@@ -1,7 +1,8 @@
 // A model in a worker of its own, so that the page never waits. Requests and answers:
 //
 //     {id, type: "load", config: text, weights: Uint8Array or base64}  -> see load()
-//     {id, type: "look", tokens, wheel, layer, head, overview}         -> see look()
+//     {id, type: "look", tokens, wheel, layer, head}                   -> see look()
+//     {id, type: "overview"}                                           -> views.overview()
 //     {id, type: "trace", layer, head, query}                          -> views.trace()
 //
 // An answer is {id, result}, or {id, error} with one line for the reader.
@@ -22,7 +23,7 @@ const answers = {
     return { config, limit, parameters: parameterCount(config), simd: arena.simd };
   },
 
-  look({ tokens, wheel, layer, head, overview: wanted }) {
+  look({ tokens, wheel, layer, head }) {
     const began = performance.now();
     const computed = model.read(tokens, wheel);
     const result = {
@@ -34,10 +35,11 @@ const answers = {
       losses: losses(model),
       maps: maps(model, layer, head),
       numbers: numbers(model),
-      overview: wanted ? overview(model) : null,
     };
     return { ...result, ms: performance.now() - began };
   },
+
+  overview: () => overview(model),
 
   trace: ({ layer, head, query }) => trace(model, layer, head, query),
 };

@@ -1,7 +1,7 @@
 // The fixed parts of the page: prompt, tabs and their panels. Fills in page.prompt, .bos, .status,
 // .problem, .cardsNode, .key, .tabs and .live.
 
-import { encode } from "./bytes.mjs";
+import { decode, encode } from "./bytes.mjs";
 import { h, uniqueId } from "./dom.mjs";
 import STYLE from "./page.css";
 import { FIRST_TEXT } from "./state.mjs";
@@ -94,10 +94,12 @@ function ask(page) {
     autocapitalize: "off",
     oninput: () => page.type(encode(page.prompt.value)),
   });
+  page.prompt.value = decode(page.state.bytes);
   page.bos = h("input", {
     type: "checkbox",
     onchange: () => page.change({ bos: page.bos.checked, query: null }),
   });
+  page.bos.checked = page.state.bos;
   const examples = Object.entries(EXAMPLES).map(([name, text]) =>
     h("button.quiet", { type: "button", onclick: () => page.type(encode(text), true) }, name),
   );

@@ -7,7 +7,6 @@ import { Maps, paint } from "./maps.mjs";
 export class Heads {
   constructor(page) {
     this.page = page;
-    this.wantsOverview = true;
     this.made = new Map(); // voice -> its grid
     this.note = h("p.hint");
     this.grids = h("div.grids");
@@ -80,19 +79,25 @@ export class Heads {
     this.maps.draw(queryOnly);
   }
 
+  /** New pictures have come. */
+  glance() {
+    for (const voice of this.page.voices) if (this.made.has(voice)) this.drawPictures(voice);
+  }
+
+  drawPictures(voice) {
+    const { side, pictures } = voice.atGlance;
+    for (const [i, { canvas }] of this.made.get(voice).buttons.entries()) {
+      const own = pictures.subarray(i * side * side, (i + 1) * side * side);
+      paint(canvas, side, own, voice.kind, this.page.theme);
+    }
+  }
+
   drawGrid(voice) {
-    const { side, pictures } = voice.atGlance,
-      { layer, head } = voice.place;
+    if (voice.atGlance) this.drawPictures(voice);
+    const { layer, head } = voice.place;
     const off = this.page.state.wheels[voice.key]?.off;
     const first = voice.seen.tokens[0] === BOS ? "BOS" : "the first byte";
-    for (const [i, { canvas, share, rms, node }] of this.made.get(voice).buttons.entries()) {
-      paint(
-        canvas,
-        side,
-        pictures.subarray(i * side * side, (i + 1) * side * side),
-        voice.kind,
-        this.page.theme,
-      );
+    for (const [i, { share, rms, node }] of this.made.get(voice).buttons.entries()) {
       const found = voice.seen.numbers.heads[i],
         where = place(voice, i),
         chosen = i === layer * voice.heads + head;

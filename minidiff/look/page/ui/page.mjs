@@ -14,6 +14,8 @@ import { Tools } from "./tools.mjs";
 import { Wheel } from "./wheel.mjs";
 import { Writer } from "./writer.mjs";
 
+const GLANCE = 80; // milliseconds of rest before the pictures of all heads are computed
+
 export class Page {
   constructor(root, { text = FIRST_TEXT, sharing = true, compact = false } = {}) {
     this.root = root;
@@ -26,7 +28,8 @@ export class Page {
     this.hash = sharing ? location.hash : "";
     this.cards = [];
     this.pinned = false; // whether a click holds the byte that looks
-    this.state = { ...freshState(text), tab: compact ? "text" : "heads" };
+    this.state = sharing ? fromHash(this.hash, {}, text) : freshState(text);
+    if (compact) this.state.tab = "text";
     this.refresh = newestOnly(() => this.look());
     this.next = new Next(this);
     this.parts = {
@@ -55,10 +58,6 @@ export class Page {
     } else if (this.sharing) {
       const shape = { [voice.key]: { layers: voice.layers, heads: voice.heads } };
       const shared = fromHash(this.hash, shape, this.text);
-      if (this.loaded.length === 1) {
-        this.state = shared;
-        this.prompt.value = decode(shared.bytes); // also where it is too long to be read
-      }
       Object.assign(this.state.places, shared.places);
       Object.assign(this.state.wheels, shared.wheels);
     }
@@ -142,9 +141,9 @@ export class Page {
 
   async look() {
     if (!this.loaded.length) return;
-    const wanted = Boolean(this.parts[this.state.tab]?.wantsOverview);
+    clearTimeout(this.soon);
     try {
-      await Promise.all(this.loaded.map((voice) => voice.look(this.state, wanted)));
+      await Promise.all(this.loaded.map((voice) => voice.look(this.state)));
       this.voices = this.loaded.filter(({ seen }) => seen);
     } catch (error) {
       this.complain(error.message);
@@ -152,6 +151,16 @@ export class Page {
     }
     this.draw(false);
     this.remember();
+    this.soon = setTimeout(() => this.glance(), GLANCE);
+  }
+
+  /** The pictures of all heads take longer than a byte: they wait until the reader pauses. */
+  async glance() {
+    const part = this.parts[this.state.tab];
+    if (!part.glance) return;
+    const { wheels } = this.state;
+    const news = await Promise.all(this.voices.map((voice) => voice.glance(wheels[voice.key])));
+    if (news.some(Boolean)) part.glance();
   }
 
   draw(queryOnly) {

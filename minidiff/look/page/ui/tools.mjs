@@ -24,10 +24,8 @@ export class Tools {
       "div.tools",
       {},
       page.sharing ? button("Copy link", () => this.share()) : null,
-      button("Save SVG", () => save(picture(page), "attention.svg", "image/svg+xml")),
-      button("Save PNG", async () =>
-        save(await toPng(picture(page)), "attention.png", "image/png"),
-      ),
+      button("Save SVG", () => this.save("svg")),
+      button("Save PNG", () => this.save("png")),
       ...(page.compact ? [] : [this.own, this.files]),
       this.theme,
     );
@@ -41,6 +39,13 @@ export class Tools {
 
   draw() {
     write(this.theme, this.page.theme === "dark" ? "Light" : "Dark");
+  }
+
+  async save(kind) {
+    if (!this.page.voices.length) return; // the models are still on their way
+    const svg = picture(this.page);
+    if (kind === "svg") save(svg, "attention.svg", "image/svg+xml");
+    else save(await toPng(svg), "attention.png", "image/png");
   }
 
   async share() {

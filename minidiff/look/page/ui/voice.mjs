@@ -16,7 +16,8 @@ export class Voice {
     this.engine = new Engine();
     this.seen = null; // the newest look(), see engine/worker.mjs
     this.before = null; // the same prompt without the wheel's changes
-    this.atGlance = null; // the newest overview
+    this.atGlance = null; // the newest overview, see engine/views.mjs
+    this.glanced = null; // what it is of
   }
 
   /** Load a run folder's two files. Rejects with one line for the reader. */
@@ -36,24 +37,34 @@ export class Voice {
     return { lam: Array(count).fill(null), off: Array(count).fill(false), heads: this.heads };
   }
 
-  /** Read the state's prompt. `overview` asks for the pictures of all heads, too. */
-  async look(state, overview) {
+  /** Read the state's prompt. Without a place, go to the head that copies most. */
+  async look(state) {
     const tokens = tokensOf(state),
       wheel = state.wheels[this.key],
       free = this.untouched();
-    const place = state.places[this.key];
-    const ask = (held, extra) =>
-      this.engine.ask("look", { tokens, wheel: held, layer: 0, head: 0, ...place, ...extra });
+    const ask = (held) => {
+      const place = { layer: 0, head: 0, ...state.places[this.key] };
+      return this.engine.ask("look", { tokens, wheel: held, ...place });
+    };
     const known = this.before && String(this.before.tokens) === String(tokens);
-    if (isHeld(wheel) && !known) this.before = await ask(free, { overview: false });
-    this.seen = await ask(wheel ?? free, { overview: overview || !place });
+    if (isHeld(wheel) && !known) this.before = await ask(free);
+    this.seen = await ask(wheel ?? free);
+    if (!state.places[this.key]) {
+      const { copying } = await this.engine.ask("overview");
+      const best = copying.indexOf(Math.max(...copying));
+      state.places[this.key] = { layer: Math.floor(best / this.heads), head: best % this.heads };
+      this.seen = await ask(wheel ?? free);
+    }
     if (!isHeld(wheel)) this.before = this.seen;
-    if (this.seen.overview) this.atGlance = this.seen.overview;
-    if (place) return;
-    const { copying } = this.atGlance,
-      best = copying.indexOf(Math.max(...copying));
-    state.places[this.key] = { layer: Math.floor(best / this.heads), head: best % this.heads };
-    await this.look(state, overview);
+  }
+
+  /** The pictures of all heads, of what was seen last. Resolves with whether they are new. */
+  async glance(wheel) {
+    const of = JSON.stringify([this.seen.tokens, wheel ?? null]);
+    if (of === this.glanced) return false;
+    this.glanced = of;
+    this.atGlance = await this.engine.ask("overview");
+    return true;
   }
 
   get place() {
