@@ -21,7 +21,7 @@ from training import cli, tiny_config
 from minidiff import __main__ as command
 from minidiff.study.evidence import RESULTS
 
-SECONDS, KILOBYTES = 60, 3_000_000
+SECONDS, KILOBYTES = 120, 3_000_000
 quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 some, few = settings(quick, max_examples=30), settings(quick, max_examples=15)
 
