@@ -102,6 +102,23 @@ def test_fine_tuning_begins_with_the_weights_of_the_other_run(config, tmp_path):
         train(dataclasses.replace(fine, init_from=str(tmp_path), out=str(tmp_path / "none")))
 
 
+def test_fine_tuning_that_was_stopped_before_its_first_checkpoint(config, tmp_path):
+    first = train(config)
+    fine = dataclasses.replace(config, init_from=str(first), out=str(tmp_path / "fine"), lr=1e-5)
+
+    class Killed(Exception):
+        pass
+
+    def kill(rows):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(fine, on_log=kill)
+    assert not (tmp_path / "fine" / "checkpoint.safetensors").exists()
+    train(dataclasses.replace(fine, resume=True))
+    assert losses(tmp_path / "fine")[0] < losses(first)[0] - 0.1
+
+
 @pytest.mark.slow
 def test_fine_tuning_takes_each_models_own_weights(config, tmp_path):
     words = cli(config, "--variants", "diff_v2", "softmax_1.5h")
