@@ -263,6 +263,15 @@ def test_float16_scales_its_loss_and_leaves_an_overflowing_step_out(config):
         assert tensor.isfinite().all()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", ["none", "blocks"])
+def test_float16_on_a_gpu_trains_to_the_losses_of_float32(config, tmp_path, how):
+    config = dataclasses.replace(config, device="cuda", steps=30)
+    half = dataclasses.replace(config, dtype="float16", compile=how, out=str(tmp_path / "half"))
+    full = dataclasses.replace(config, dtype="float32", compile="none")
+    assert losses(train(half))[-1] == pytest.approx(losses(train(full))[-1], rel=0.05)
+
+
 def test_the_dtype_is_what_the_gpu_is_fast_in(monkeypatch):
     cuda = torch.device("cuda")
     for capability, dtype in (((9, 0), torch.bfloat16), ((7, 5), torch.float16)):
