@@ -25,7 +25,7 @@ from minidiff.bench.train import TrainBench
 from minidiff.bench.train import train as train_speed
 from minidiff.checkpoint import NOT_KEPT, Run
 from minidiff.data import decode, encode, open_data, printable
-from minidiff.devices import only_one_process, pick_device, processes
+from minidiff.devices import only_one_process, pick_device, pick_dtype, processes
 from minidiff.files import alone, read_json, read_text, replace_file, replace_text
 from minidiff.interrupt import patient_terminal
 from minidiff.model import GPTConfig
@@ -209,8 +209,7 @@ def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device
     model = load_run(folder, device, best)
     if not writes_text(folder):
         raise ValueError(f"{folder}: this model's tokens are not bytes, so it cannot write text")
-    if device.type == "cuda":
-        model = model.bfloat16()  # decoding reads every weight for every token: half the bytes
+    model = model.to(pick_dtype(device))  # decoding reads every weight: on a GPU, half the bytes
     idx = encode(prompt, model.config.vocab_size).to(device)
     new = model.generate(idx, tokens, temperature=temperature, top_k=top_k, seed=seed)
     return decode(new[0])

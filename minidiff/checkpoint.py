@@ -37,6 +37,7 @@ class Run:
         self.folder, self.config, self.main = Path(config.out), config, main
         self.name, self.best, self.events = self.folder.name, math.inf, None
         self.metrics = self.folder / "metrics.jsonl"
+        self.resumes = config.resume and (self.folder / CHECKPOINT).exists()  # or begins, at step 0
         settings = dataclasses.asdict(config)
         self.settings = {k: v for k, v in settings.items() if k not in NOT_KEPT}
         self.settings |= corpus.facts
@@ -69,14 +70,13 @@ class Run:
     @contextlib.contextmanager
     def open(self, model, optimizer, scaler):
         """Hold the folder against other processes; gives the step to begin or to go on with."""
-        resumes = self.config.resume and (self.folder / CHECKPOINT).exists()
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
         with alone(self.folder) if self.main else contextlib.nullcontext():
             for name in (*WEIGHTS, "config.json", "metrics.jsonl") if self.main else ():
                 (self.folder / f"{name}.new").unlink(missing_ok=True)  # of a save that was killed
-            first = self._load(model, optimizer, scaler) if resumes else 0
-            if self.main and not resumes:
+            first = self._load(model, optimizer, scaler) if self.resumes else 0
+            if self.main and not self.resumes:
                 self._begin()
             if self.main and self.config.tensorboard:
                 self.events = event_writer(self.folder, purge_step=first + 1)
@@ -164,7 +164,7 @@ class Run:
     def _mend_metrics(self, step):
         """Drop what a full disk cut off, and the steps that a killed run logged after its save."""
         try:
-            lines = read_text(self.metrics, "").splitlines()
+            lines = read_text(self.metrics, "", errors="replace").splitlines()
         except ValueError:
             lines = [None]
         rows = [metrics_row(line) for line in lines]

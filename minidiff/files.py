@@ -60,11 +60,11 @@ def alone(path):
         lock.release()
 
 
-def read_text(path, fix):
+def read_text(path, fix, errors="strict"):
     """The text of a UTF-8 file; ``fix`` ends the message where there is none."""
     try:
         _check_regular(path)
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8", errors=errors)
     except (OSError, UnicodeDecodeError) as error:
         what = "not text in UTF-8" if isinstance(error, ValueError) else error.strerror
         raise ValueError(f"{path}: {what}; {fix}") from None

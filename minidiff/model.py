@@ -7,7 +7,6 @@ This file and attention.py are the whole model, and all it takes to train one el
 
 import dataclasses
 import math
-import numbers
 
 import torch
 import torch.nn as nn
@@ -34,7 +33,7 @@ class GPTConfig:
     def __post_init__(self):
         for name in (field.name for field in dataclasses.fields(self) if field.type is int):
             value = getattr(self, name)
-            if not (isinstance(value, numbers.Integral) and 0 < value < 2**31):
+            if not hasattr(value, "__index__") or not 0 < value < 2**31:
                 raise ValueError(f"{name}={value!r} must be a positive whole number below 2**31")
             object.__setattr__(self, name, int(value))  # NumPy's integers are no JSON
         if self.n_head % self.n_kv_head:
@@ -44,8 +43,8 @@ class GPTConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even: RoPE rotates channel pairs")
-        if not (isinstance(self.rope_theta, numbers.Real) and 0 < self.rope_theta < math.inf):
-            raise ValueError(f"rope_theta={self.rope_theta!r} must be a positive finite number")
+        if not 0 < self.rope_theta < math.inf:
+            raise ValueError(f"rope_theta={self.rope_theta} must be a positive finite number")
         for name, known in (("attention", ATTENTION), ("backend", PLAIN)):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}={value!r} is not one of {', '.join(known)}")

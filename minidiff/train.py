@@ -126,7 +126,7 @@ def train(config, on_log=None, on_start=None, corpus=None):
     model = GPT(config.model).to(device)
     if on_start:
         on_start(model)
-    if config.init_from and not config.resume:
+    if config.init_from and not run.resumes:
         start_from(model, config.init_from)
     optimizer = make_optimizer(model, config)
     dtype = pick_dtype(device, config.dtype)

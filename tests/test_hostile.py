@@ -21,7 +21,8 @@ from training import cli, tiny_config
 from minidiff import __main__ as command
 from minidiff.study.evidence import RESULTS
 
-SECONDS, KILOBYTES = 60, 3_000_000
+pytestmark = pytest.mark.slow  # each draws dozens of examples
+SECONDS, KILOBYTES = 120, 3_000_000
 quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 some, few = settings(quick, max_examples=30), settings(quick, max_examples=15)
 
@@ -227,7 +228,6 @@ def copied(folder, name, content):
 FILES = ("config.json", "model.safetensors", "checkpoint.safetensors", "metrics.jsonl")
 
 
-@pytest.mark.slow
 @some
 @given(st.data(), st.sampled_from(FILES), st.sampled_from(["sample", "init", "resume"]))
 def test_a_damaged_run_is_refused_or_used_but_never_ends_in_a_traceback(run, data, name, what):

@@ -102,6 +102,23 @@ def test_fine_tuning_begins_with_the_weights_of_the_other_run(config, tmp_path):
         train(dataclasses.replace(fine, init_from=str(tmp_path), out=str(tmp_path / "none")))
 
 
+def test_fine_tuning_that_was_stopped_before_its_first_checkpoint(config, tmp_path):
+    first = train(config)
+    fine = dataclasses.replace(config, init_from=str(first), out=str(tmp_path / "fine"), lr=1e-5)
+
+    class Killed(Exception):
+        pass
+
+    def kill(rows):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(fine, on_log=kill)
+    assert not (tmp_path / "fine" / "checkpoint.safetensors").exists()
+    train(dataclasses.replace(fine, resume=True))
+    assert losses(tmp_path / "fine")[0] < losses(first)[0] - 0.1
+
+
 @pytest.mark.slow
 def test_fine_tuning_takes_each_models_own_weights(config, tmp_path):
     words = cli(config, "--variants", "diff_v2", "softmax_1.5h")
@@ -244,6 +261,15 @@ def test_float16_scales_its_loss_and_leaves_an_overflowing_step_out(config):
     assert scale == 65536 / 2**skipped
     for tensor in load_file(folder / "model.safetensors").values():
         assert tensor.isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", ["none", "blocks"])
+def test_float16_on_a_gpu_trains_to_the_losses_of_float32(config, tmp_path, how):
+    config = dataclasses.replace(config, device="cuda", steps=30)
+    half = dataclasses.replace(config, dtype="float16", compile=how, out=str(tmp_path / "half"))
+    full = dataclasses.replace(config, dtype="float32", compile="none")
+    assert losses(train(half))[-1] == pytest.approx(losses(train(full))[-1], rel=0.05)
 
 
 def test_the_dtype_is_what_the_gpu_is_fast_in(monkeypatch):

@@ -88,7 +88,7 @@ class Compare:
         settings |= settings.pop("model") | {"data": self._corpus.fingerprint}
         settings["probe_windows"] = self.probe_windows
         for name in ("lr", "seed", "out", "device", "compile", "resume", "overwrite", "log_every",
-                     "save_every"):  # fmt: skip
+                     "save_every", "tensorboard"):  # fmt: skip
             del settings[name]  # in each run's key, or of no influence on its numbers
         if not self.results.exists():
             return {"settings": settings, "command": [], "rows": []}
