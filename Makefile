@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train lab slides notebooks quick test
+.PHONY: help train lab slides site notebooks quick test
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,12 @@ lab: .venv/ready  ## open the notebooks in JupyterLab
 
 slides: .venv/ready  ## the fifty-minute lesson as lesson.html: one file, no network needed
 	$(BIN)/python -m minidiff.course.slides notebooks/lesson.ipynb lesson.html
+
+site: .venv/ready  ## the course and the live explorer as a folder of pages, site/: half a minute
+	rm -rf site .venv/site
+	$(BIN)/python -m sphinx -q -E -c docs -d .venv/site/doctrees . .venv/site/html
+	mv .venv/site/html site
+	@echo 'open site/index.html, or: python -m http.server -d site'
 
 notebooks: .venv/ready  ## run every notebook and store its outputs: 6 minutes on 2 CPU cores
 	$(BIN)/python notebooks/build.py
