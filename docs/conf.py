@@ -40,6 +40,7 @@ mathjax_path = "mathjax/tex-svg.js"
 html_theme = "furo"
 pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"
 html_css_files = ["site.css"]
 html_additional_pages = {"index": "start.html"}
 html_copy_source = html_use_index = html_domain_indices = False
