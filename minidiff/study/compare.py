@@ -48,13 +48,13 @@ class Compare:
             raise ValueError("--probe-windows must be at least 1")
         if not self.seeds:
             raise ValueError("--seeds: give at least one")
-        check_training(self.config, pick_device(self.config.device))
         for lr, seed, name in self._grid():
             self._config(name, lr, seed)  # an unknown or impossible one stops here
 
     def run(self):
         """Run what the results file lacks, then print the tables."""
         only_one_process("compare")
+        check_training(self.config, pick_device(self.config.device))
         self.results.parent.mkdir(parents=True, exist_ok=True)
         model = self.config.model  # the text once: files of the first run are no text of the second
         self._corpus = open_data(self.config.data, model.vocab_size, model.block_size)
