@@ -1,8 +1,11 @@
 """The command line: ``python -m minidiff COMMAND --help``. Every option is a dataclass field."""
 
+import contextlib
 import dataclasses
+import io
+import json
 import logging
-import os
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +23,22 @@ from minidiff.bench.ops import ops as ops_speed
 from minidiff.bench.tools import defaults
 from minidiff.bench.train import TrainBench
 from minidiff.bench.train import train as train_speed
-from minidiff.data import decode, encode
-from minidiff.runs import load_run, read_metrics, refuse_to_overwrite
+from minidiff.checkpoint import NOT_KEPT, Run
+from minidiff.data import decode, encode, open_data, printable
+from minidiff.devices import only_one_process, pick_device, processes
+from minidiff.files import alone, read_json, read_text, replace_file, replace_text
+from minidiff.interrupt import patient_terminal
+from minidiff.model import GPTConfig
+from minidiff.runs import can_resume, load_run, read_metrics, writes_text
 from minidiff.study.claims import claims
 from minidiff.study.compare import Compare
 from minidiff.study.evidence import RESULTS, Evidence
 from minidiff.study.measure import measure
 from minidiff.study.report import claims_text, write
-from minidiff.train import PRESETS, TrainConfig, pick_device, train
+from minidiff.train import PRESETS, TrainConfig, check_machine, train
 from minidiff.variants import START, variant
 
-TEXT_TOKENS = 257  # bytes and BOS; nanoGPT's folders may hold other tokens
+PROMPTS = ("def ", "class ", "import ")  # of the samples that train writes
 
 
 @dataclass
@@ -44,37 +52,69 @@ class Train:
 
     def run(self):
         """Train every variant, sample from each, and draw the comparison."""
-        if not self.variants:
-            raise ValueError("--variants: give at least one name")
-        out, main = Path(self.config.out), int(os.environ.get("RANK", "0")) == 0
-        models = {name: variant(self.config.model, name) for name in self.variants}
-        for name in models:  # all folders, before the first model takes its time
-            if not (self.config.resume or self.config.overwrite):
-                refuse_to_overwrite(out / name)
-        for name, model in models.items():
-            folder = out / name
-            resume = self.config.resume and (  # stopped in the first model, there is no second yet
-                (folder / "checkpoint.safetensors").exists() or name == self.variants[0]
-            )
-            settings = {"model": model, "out": str(folder), "resume": resume}
-            train(dataclasses.replace(self.config, **settings), on_start=START.get(name))
-            if main and model.vocab_size == TEXT_TOKENS:
-                text = [sample(folder, prompt) for prompt in ("def ", "class ", "import ")]
-                (folder / "sample.txt").write_text("\n\n-----\n".join(text) + "\n")
-        if main:
-            self._report(out)
+        check_variants(self)
+        out, main = Path(self.config.out), processes()[0] == 0
+        device = pick_device(self.config.device)
+        check_machine(self.config, device, processes()[1])
+        configs = {name: self._config_of(name) for name in self.variants}
+        shape = self.config.model  # the text is opened once, or the first run's files become text
+        corpus = open_data(self.config.data, shape.vocab_size, shape.block_size)
+        text = corpus.tokens == "bytes"
+        for config in configs.values():  # all of them, before the first model takes its time
+            check_machine(config, device, processes()[1])
+            Run(config, corpus)
+        with contextlib.ExitStack() as folders:
+            for config in configs.values() if main else ():
+                Path(config.out).mkdir(parents=True, exist_ok=True)
+                folders.enter_context(alone(config.out))
+            if main:
+                print(corpus.report)
+                self._write_settings(corpus)
+            for name, config in configs.items():
+                train(config, on_start=START.get(name), corpus=corpus)
+                if main and text:
+                    said = [
+                        sample(config.out, prompt, min(500, shape.block_size - 1 - len(prompt)))
+                        for prompt in PROMPTS
+                        if len(prompt) < shape.block_size
+                    ]
+                    replace_text(out / name / "sample.txt", "\n\n-----\n".join(said) + "\n")
+            if main:
+                self._report(out, text)
 
-    def _report(self, out):
+    def _config_of(self, name):
+        """The TrainConfig of one model. A run that was stopped in the first has no second yet."""
+        folder, start = Path(self.config.out) / name, self.config.init_from
+        if start and (Path(start) / name).is_dir():  # of several models, each has its own
+            start = str(Path(start) / name)
+        return dataclasses.replace(
+            self.config,
+            model=variant(self.config.model, name),
+            out=str(folder),
+            init_from=start,
+            resume=self.config.resume and (can_resume(folder) or name == self.variants[0]),
+        )
+
+    def _write_settings(self, corpus):
+        """What --resume needs to know, beside the folders of the models."""
+        settings = dataclasses.asdict(self.config) | {"variants": self.variants} | corpus.facts
+        settings = {name: value for name, value in settings.items() if name not in NOT_KEPT}
+        replace_text(Path(self.config.out) / SETTINGS, json.dumps(settings, indent=2) + "\n")
+
+    def _report(self, out, text):
         from minidiff.look import plots
 
         runs = {name: read_metrics(out / name) for name in self.variants}
-        plots.training_curves(runs).savefig(out / "compare.png", dpi=120)
-        text = self.config.model.vocab_size == TEXT_TOKENS
+        figure = plots.training_curves(runs)
+        replace_file(out / "compare.png", lambda new: figure.savefig(new, format="png", dpi=120))
         unit = "nats/byte" if text else "nats/token"
         for name, rows in runs.items():
-            print(f"{name:14s} validation loss {rows[-1]['val_loss']:.4f} {unit}: {out / name}")
+            losses = [row["val_loss"] for row in rows if "val_loss" in row] or [math.nan]
+            best = f" (best {min(losses):.4f})" if min(losses) < losses[-1] else ""
+            print(f"{name:14s} validation loss {losses[-1]:.4f}{best} {unit}: {out / name}")
         if text:
-            print((out / self.variants[0] / "sample.txt").read_text().split("\n-----\n")[0])
+            said = read_text(out / self.variants[0] / "sample.txt", "").split("\n-----\n")[0]
+            print(printable(said) if sys.stdout.isatty() else said)
         print(f"\nfigure: {out / 'compare.png'}")
 
 
@@ -84,6 +124,11 @@ class CompareCommand(Compare):
 
     config: TrainConfig = field(default_factory=TrainConfig)
     preset: Literal["auto", "laptop", "gpu"] = "auto"  # as for train
+
+    def run(self):
+        """Run what the results file lacks."""
+        check_variants(self)
+        super().run()
 
 
 @dataclass
@@ -98,6 +143,7 @@ class Bench:
 
     def run(self):
         """Run the benchmark that was chosen: it prints, and writes JSON and a figure."""
+        only_one_process("bench")
         {OpsBench: ops_speed, TrainBench: train_speed, DecodeBench: decode_speed}[type(self.what)](
             self.what
         )
@@ -113,11 +159,13 @@ class Sample:
     temperature: float = 0.8  # 0 takes the likeliest byte each time
     top_k: int = 40  # draw among this many likeliest bytes
     seed: int = 0  # of the draw
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: a GPU if there is one
+    best: bool = False  # the weights of the lowest validation loss, not the last ones
 
     def run(self):
         """Print the prompt and its continuation."""
-        print(sample(**vars(self)))
+        said = sample(**vars(self))
+        print(printable(said) if sys.stdout.isatty() else said)
 
 
 @dataclass
@@ -133,61 +181,119 @@ class Claims:
         """Print the table, or write it."""
         if self.measure:
             measure(self.results)
-        if self.write:
-            write(self.results, self.readme)
-        else:
-            print(claims_text(claims(self.results), Evidence(self.results)), end="")
+        try:
+            if self.write:
+                write(self.results, self.readme)
+            else:
+                print(claims_text(claims(self.results), Evidence(self.results)), end="")
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{self.results}: the table needs what is not there ({error!r}); see its README.md"
+            ) from None
 
 
-def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device="auto"):
+def check_variants(command):
+    """--variants decides the attention: --attention would be another way to say it."""
+    if not command.variants:
+        raise ValueError("--variants: give at least one name")
+    if (name := command.config.model.attention) != "diff_v2":
+        raise ValueError(f"--attention {name}: give --variants {name} instead; see --help for all")
+
+
+def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device="auto",
+           best=False):  # fmt: skip
     """The prompt and what the model of a run folder makes of it, as text."""
     device = pick_device(device)
-    model = load_run(folder, device)
-    if model.config.vocab_size != TEXT_TOKENS:
+    if not 0 <= temperature < math.inf or top_k < 1 or tokens < 0 or not 0 <= seed < 2**63:
+        raise ValueError("--temperature, --tokens, --seed must be at least 0, --top-k at least 1")
+    model = load_run(folder, device, best)
+    if not writes_text(folder):
         raise ValueError(f"{folder}: this model's tokens are not bytes, so it cannot write text")
     if device.type == "cuda":
         model = model.bfloat16()  # decoding reads every weight for every token: half the bytes
     idx = encode(prompt, model.config.vocab_size).to(device)
-    room = model.config.block_size - idx.shape[1]
-    new = model.generate(
-        idx, max(0, min(tokens, room)), temperature=temperature, top_k=top_k, seed=seed
-    )
+    new = model.generate(idx, tokens, temperature=temperature, top_k=top_k, seed=seed)
     return decode(new[0])
+
+
+# ---- Parsing -----------------------------------------------------------------------------------
+
+SETTINGS = "train.json"  # in --out: the settings of all its models
+
+
+def begun(out):
+    """The Train command that began in a folder, with its settings; None if none did."""
+    path, fix = Path(out) / SETTINGS, "give all settings again, after removing this file"
+    if not path.exists():
+        return None
+    saved = {k: v for k, v in read_json(path, fix).items() if not k.startswith("data_")}
+    try:
+        model, variants = GPTConfig(**saved.pop("model")), tuple(map(str, saved.pop("variants")))
+        return Train(TrainConfig(model=model, out=str(out), **saved), variants=variants)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not the settings of a training ({error}); {fix}") from None
+
+
+@dataclass
+class Peek:
+    """What must be known first, since it sets the defaults of the other options."""
+
+    preset: Literal["auto", "laptop", "gpu"] = "auto"
+    resume: bool = False
+    out: str = "runs"
+
+
+def parse(argv):
+    """The command that the words ask for."""
+    peek, _ = tyro.cli(Peek, args=argv, return_unknown_args=True, add_help=False)
+    gpu = torch.cuda.is_available() if peek.preset == "auto" else peek.preset == "gpu"
+    config = PRESETS["gpu" if gpu else "laptop"]
+    resumed = begun(peek.out) if peek.resume and "train" in argv else None
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                Annotated[Train, tyro.conf.subcommand("train", default=resumed or Train(config))]
+                | Annotated[Sample, tyro.conf.subcommand("sample")]
+                | Annotated[
+                    CompareCommand,
+                    tyro.conf.subcommand("compare", default=CompareCommand(config)),
+                ]
+                | Annotated[Bench, tyro.conf.subcommand("bench")]
+                | Annotated[Claims, tyro.conf.subcommand("claims")],
+                config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
+                args=argv,
+                prog="python -m minidiff",
+                description=__doc__,
+            )
+    except SystemExit as stop:
+        # A setting that a dataclass refused: tyro would draw a box with the name of its own class.
+        refused = stop.__context__ and stop.__context__.__context__
+        if "__tyro" in said.getvalue() and isinstance(refused, ValueError):
+            raise refused from None
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
 
 
 def main(argv=None):
     """Parse, run, and turn an expected failure into one line and an exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    with patient_terminal():
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        try:
+            parse(argv).run()
+            if dist.is_initialized():  # by torchrun
+                dist.destroy_process_group()
+        except EXPECTED as error:
+            sys.exit(f"error: {' '.join(str(error).split()) or type(error).__name__}")
+        except KeyboardInterrupt as stopped:
+            print(f"\n{stopped or 'stopped'}", file=sys.stderr)
+            sys.exit(130)
 
-    @dataclass
-    class Peek:  # the preset must be known first: it sets the defaults of the other options
-        preset: Literal["auto", "laptop", "gpu"] = "auto"
 
-    peek, _ = tyro.cli(Peek, args=argv, return_unknown_args=True, add_help=False)
-    gpu = torch.cuda.is_available() if peek.preset == "auto" else peek.preset == "gpu"
-    config = PRESETS["gpu" if gpu else "laptop"]
-    command = tyro.cli(
-        Annotated[Train, tyro.conf.subcommand("train", default=Train(config))]
-        | Annotated[Sample, tyro.conf.subcommand("sample")]
-        | Annotated[CompareCommand, tyro.conf.subcommand("compare", default=CompareCommand(config))]
-        | Annotated[Bench, tyro.conf.subcommand("bench")]
-        | Annotated[Claims, tyro.conf.subcommand("claims")],
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
-        args=argv,
-        prog="python -m minidiff",
-        description=__doc__,
-    )
-    try:
-        command.run()
-        if dist.is_initialized():  # by torchrun
-            dist.destroy_process_group()
-    except (ValueError, RuntimeError, FloatingPointError, OSError, SafetensorError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt as stopped:
-        print(f"\n{stopped or 'stopped'}", file=sys.stderr)
-        sys.exit(130)
-
+EXPECTED = (
+    ValueError, RuntimeError, ArithmeticError, OSError, MemoryError, ImportError, SafetensorError,
+)  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -85,7 +85,7 @@ def attention(q, k, v, *, backend="auto", causal=True, n_keys=None):
         ValueError: shapes do not fit. RuntimeError: the named backend cannot run here, and why.
     """
     _check_shapes(q, k, v, causal)
-    kernel = choose(PLAIN, backend, q, k, v)
+    kernel = choose(PLAIN, backend, q, k, v)  # with a cache, too: a named backend must run here
     if n_keys is not None:
         return choose(CACHED, backend, q, k, v).run(q, k, v, n_keys)
     return kernel.run(q, k, v, causal)
@@ -143,12 +143,10 @@ def _sdpa(q, k, v, causal, mask=None):
         mask = mask.tril(n_keys - n_queries)
     is_causal = causal and n_queries == n_keys  # one query with a cache (T = 1) sees every key
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # SDPA wants (B, H, T, d)
-    choice = sdpa_kernel(_SDPA_ORDER, set_priority=True) if q.is_cuda else nullcontext()
-    with choice:
-        out = F.scaled_dot_product_attention(
+    with sdpa_kernel(_SDPA_ORDER, set_priority=True) if q.is_cuda else nullcontext():
+        return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
-        )
-    return out.transpose(1, 2)  # (B, T, H, d)
+        ).transpose(1, 2)  # (B, T, H, d)
 
 
 def _sdpa_cached(q, k_cache, v_cache, n_keys):

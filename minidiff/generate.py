@@ -1,12 +1,13 @@
-"""Writing text with a trained model: the sampling loop, the KV cache, the CUDA graph."""
+"""Writing text with a trained model: the sampling loop and the KV cache."""
 
-import functools
 import logging
 import math
 
 import torch
 
 log = logging.getLogger("minidiff")
+
+WRITERS = []  # minidiff/fast adds one for GPUs: the same loop, or None where it cannot run
 
 
 @torch.inference_mode()
@@ -17,7 +18,8 @@ def generate(model, idx, max_new_tokens, *, temperature=1.0, top_k=None, seed=No
         model: a GPT, or any module with ``config.block_size`` and ``forward(idx, cache=...)``.
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: sample among the k likeliest tokens only.
-        seed: makes the draw repeatable on one machine; None draws afresh.
+        seed: the same call gives the same text on one machine; another length, batch or device may
+            not. None draws afresh.
     Returns:
         (B, T + new). Generation stops, with a warning in the log, when block_size is full.
     Raises:
@@ -33,6 +35,10 @@ def generate(model, idx, max_new_tokens, *, temperature=1.0, top_k=None, seed=No
         log.warning("block_size=%d is full after %d new tokens: stopping there", block_size, n_new)
     rng = torch.Generator(idx.device)
     rng.seed() if seed is None else rng.manual_seed(seed)
+    for write in WRITERS:
+        text = write(model, idx, n_new, temperature, top_k, rng.initial_seed())
+        if text is not None:
+            return text
     decode, tokens = Decoder(model), [idx]
     for _ in range(n_new):
         logits = decode(tokens[-1])[:, -1]  # (B, vocab_size); the first call reads the prompt
@@ -80,42 +86,12 @@ class KVCache:
 
 
 class Decoder:
-    """Feeds tokens to a model through a KV cache; on a GPU, single tokens replay a CUDA graph.
-
-    A small model spends its time launching hundreds of tiny kernels one by one; a graph launches
-    them all at once.
-    """
+    """Feeds tokens to a model through a KV cache."""
 
     def __init__(self, model):
-        device = next(model.parameters()).device
-        self.model, self.graph = model, None
-        self.cache = KVCache(model.config.block_size, device)
+        self.model = model
+        self.cache = KVCache(model.config.block_size, next(model.parameters()).device)
 
     def __call__(self, idx):
         """The next tokens (B, T) -> their logits (B, T, vocab_size)."""
-        if not idx.is_cuda or idx.shape[1] > 1:
-            return self.model(idx, cache=self.cache)[0]
-        if self.graph is None:
-            self._record(idx)
-        self.token.copy_(idx)
-        self.graph.replay()
-        return self.logits
-
-    def _record(self, idx):
-        self.token, length = idx.clone(), self.cache.length.clone()
-        step = functools.partial(self.model, self.token, cache=self.cache)
-        self.graph, (self.logits, _) = record_graph(step)
-        self.cache.length.copy_(length)  # undo the warm-up; its keys will be written again
-
-
-def record_graph(call):
-    """Run call() once, then record it: (a CUDA graph to replay, what the replays write to)."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # one ordinary run: libraries allocate and choose kernels
-        call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):  # nothing runs here
-        result = call()
-    return graph, result
+        return self.model(idx, cache=self.cache)[0]

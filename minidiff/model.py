@@ -7,6 +7,7 @@ This file and attention.py are the whole model, and all it takes to train one el
 
 import dataclasses
 import math
+import numbers
 
 import torch
 import torch.nn as nn
@@ -31,10 +32,11 @@ class GPTConfig:
     backend: str = "auto"  # how attention is computed: auto, naive, sdpa, or one of minidiff/fast
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and (not isinstance(value, int) or value <= 0):
-                raise ValueError(f"{field.name}={value!r} must be a positive whole number")
+        for name in (field.name for field in dataclasses.fields(self) if field.type is int):
+            value = getattr(self, name)
+            if not (isinstance(value, numbers.Integral) and 0 < value < 2**31):
+                raise ValueError(f"{name}={value!r} must be a positive whole number below 2**31")
+            object.__setattr__(self, name, int(value))  # NumPy's integers are no JSON
         if self.n_head % self.n_kv_head:
             raise ValueError(
                 f"n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}: "
@@ -42,8 +44,8 @@ class GPTConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even: RoPE rotates channel pairs")
-        if not self.rope_theta > 0:
-            raise ValueError(f"rope_theta={self.rope_theta} must be positive")
+        if not (isinstance(self.rope_theta, numbers.Real) and 0 < self.rope_theta < math.inf):
+            raise ValueError(f"rope_theta={self.rope_theta!r} must be a positive finite number")
         for name, known in (("attention", ATTENTION), ("backend", PLAIN)):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}={value!r} is not one of {', '.join(known)}")
@@ -85,6 +87,10 @@ class SoftmaxAttention(nn.Module):
 
     query_heads_per_head = 1
 
+    @classmethod
+    def blocks(cls, config):  # of a whole model, which a variant may change: yoco.py, moe.py
+        return [Block(config, i) for i in range(config.n_layer)]
+
     def __init__(self, config, layer_index=0):
         super().__init__()
         self.config, self.layer_index = config, layer_index
@@ -97,9 +103,7 @@ class SoftmaxAttention(nn.Module):
     def forward(self, x, rope, cache=None):
         """x (B, T, D), rope (T, 2, d/2) of these positions -> (B, T, D)."""
         q, k, v = self.qkv(x, rope)
-        n_keys = None
-        if cache is not None:
-            k, v, n_keys = cache.append(self.layer_index, k, v)
+        k, v, n_keys = cache.append(self.layer_index, k, v) if cache else (k, v, None)
         return self.o_proj(self.mix(q, k, v, x, n_keys).flatten(2))  # (B, T, h*d) -> (B, T, D)
 
     def qkv(self, x, rope):
@@ -184,7 +188,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.n_embd)
-        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.n_layer))
+        self.blocks = nn.ModuleList(ATTENTION[config.attention].blocks(config))
         self.norm = nn.RMSNorm(config.n_embd, eps=1e-6)
         self.register_buffer("rope", rope_table(config), persistent=False)
         self.apply(self._init_weights)

@@ -1,120 +1,30 @@
-"""The folder of one training run: what is in it, written so that no kill leaves half a file.
+"""The folder of one training run: what is in it, and how to read it.
 
     config.json              all settings, the data's fingerprint, PyTorch's version
     metrics.jsonl            a line a step (loss, lr, grad_norm before clipping, tokens_per_s)
                              and one for each validation (val_loss)
     model.safetensors        the weights
+    best.safetensors         those of the lowest validation loss
     checkpoint.safetensors   weights and AdamW's state, for --resume
 
-Nothing is pickled, so nothing that is loaded can run code. Interrupt, at the end, turns Ctrl-C into
-a last checkpoint.
+checkpoint.py writes them. Nothing is pickled, so nothing that is loaded can run code; whatever is
+damaged, or of another tool, is said in one line.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
-import shutil
-import signal
-import time
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from minidiff.files import open_weights, read_json, read_text, replace_file, replace_text
+from minidiff.limits import check_model
 from minidiff.model import GPT, GPTConfig
 
-
-class Run:
-    """The files of one run. Checkpoints replace their predecessor in one step or not at all."""
-
-    def __init__(self, config, corpus, main=True):
-        self.folder, self.config, self.main = Path(config.out), config, main
-        self.name = self.folder.name
-        self.checkpoint, self.metrics = (
-            self.folder / "checkpoint.safetensors",
-            self.folder / "metrics.jsonl",
-        )
-        if config.resume and not self.checkpoint.exists():
-            raise ValueError(
-                f"--resume: no checkpoint in {self.folder}; leave --resume out to start"
-            )
-        if not (config.resume or config.overwrite):
-            refuse_to_overwrite(self.folder)
-        settings = dataclasses.asdict(config)
-        for transient in ("resume", "overwrite", "out", "device"):
-            del settings[transient]
-        self.settings = settings | {"data_fingerprint": corpus.fingerprint}
-        if config.resume:
-            self._check_same_settings()
-
-    def begin(self):
-        """Make the folder of a new run; what an old one left is gone."""
-        if not self.main:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name in WEIGHTS:  # or old weights would lie beside new settings
-            (self.folder / name).unlink(missing_ok=True)
-        self.metrics.write_text("")
-        text = json.dumps(self.settings | {"torch": torch.__version__}, indent=2)
-        replace_file(self.folder / "config.json", lambda path: path.write_text(text + "\n"))
-
-    def _check_same_settings(self):
-        with safe_open(self.checkpoint, "pt") as file:
-            before = json.loads(file.metadata()["settings"])
-        changed = [k for k in self.settings if self.settings[k] != before.get(k)]
-        if changed:
-            raise ValueError(
-                f"--resume: {', '.join(changed)} differ from the run in {self.folder}: "
-                "give the same settings, or another --out"
-            )
-
-    def log(self, rows):
-        """Append rows to metrics.jsonl."""
-        if self.main:
-            with self.metrics.open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-
-    def save(self, model, optimizer, step):
-        """Write both safetensors files, each atomically."""
-        if not self.main:
-            return
-        weights = model.state_dict()
-        state = {f"model.{name}": tensor for name, tensor in weights.items()}
-        for name, parameter in model.named_parameters():
-            for key, value in optimizer.state[parameter].items():
-                state[f"adamw.{name}.{key}"] = value
-        about = {"step": str(step), "settings": json.dumps(self.settings)}
-        replace_file(self.checkpoint, lambda path: save_file(state, path, about))
-        replace_file(
-            self.folder / "model.safetensors", lambda path: save_file(weights, path, about)
-        )
-
-    def load(self, model, optimizer):
-        """Restore weights, AdamW's state and metrics.jsonl; returns the step to go on from."""
-        with safe_open(self.checkpoint, "pt") as file:
-            step = int(file.metadata()["step"])
-        state = load_file(self.checkpoint)
-        model.load_state_dict(
-            {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-        )
-        for name, parameter in model.named_parameters():
-            saved = {k: state[f"adamw.{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
-            on_device = {k: v.to(parameter.device) for k, v in saved.items()}
-            if not parameter.is_cuda:
-                on_device["step"] = saved["step"]
-            optimizer.state[parameter] = on_device
-        if self.main:  # a killed run may have logged steps that its checkpoint does not hold
-            lines = self.metrics.read_text().splitlines(keepends=True)
-            lines = [line for line in lines if line.endswith("\n")]  # a full disk cuts the last
-            kept = "".join(line for line in lines if json.loads(line)["step"] <= step)
-            replace_file(self.metrics, lambda path: path.write_text(kept))
-        return step
-
-
-WEIGHTS = ("checkpoint.safetensors", "model.safetensors")
+CHECKPOINT, MODEL, BEST = WEIGHTS = tuple(
+    f"{name}.safetensors" for name in ("checkpoint", "model", "best")
+)
 
 
 def refuse_to_overwrite(folder):
@@ -123,43 +33,142 @@ def refuse_to_overwrite(folder):
         raise ValueError(f"{folder} holds a run: give --resume, --overwrite or another --out")
 
 
-def replace_file(path, write):
-    """Write beside the file, then rename: a reader, or a kill, never meets half a file."""
-    new = path.with_name(path.name + ".new")
-    write(new)
-    os.replace(new, path)
+def can_resume(folder):
+    """Whether a run was begun there: it has a checkpoint, or was stopped before the first one."""
+    checkpoint, settings, model = (Path(folder) / n for n in (CHECKPOINT, "config.json", MODEL))
+    return checkpoint.exists() or (settings.exists() and not model.exists())
 
 
-def load_run(folder, device="cpu"):
-    """The trained model of a run folder (config.json and model.safetensors), in eval mode.
+def saved_settings(folder):
+    """(settings, step) of a run that was begun: its checkpoint's, or at step 0 its config.json's.
 
     Raises:
-        ValueError: the folder holds no finished or interrupted run.
+        ValueError: there is none, or it is damaged.
     """
-    folder = Path(folder)
-    if not (folder / "config.json").exists() or not (folder / "model.safetensors").exists():
+    path, step, fix = Path(folder) / CHECKPOINT, "0", "start anew with --overwrite"
+    if not can_resume(folder):
+        raise ValueError(f"--resume: nothing to resume in {folder}; leave --resume out to start")
+    if path.exists():
+        with open_weights(path, fix) as file:
+            settings, step = stored_settings(file), (file.metadata() or {}).get("step", "")
+    else:
+        path = path.with_name("config.json")
+        settings = read_json(path, fix)
+    if not step.isdecimal() or not isinstance(settings.get("model"), dict):
+        raise ValueError(f"{path}: not written by minidiff (no step and settings in it); {fix}")
+    return settings, int(step)
+
+
+def stored_settings(file):
+    """The settings beside the tensors of a safetensors file; {} where there are none."""
+    try:
+        settings = json.loads((file.metadata() or {}).get("settings", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def checked_tensors(file, expected, path, fix):
+    """The tensors of an open file, if their names and shapes are the expected ones, and finite."""
+    found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    wrong = sorted(
+        name for name in found.keys() | expected if found.get(name) != expected.get(name)
+    )
+    if wrong:
         raise ValueError(
-            f"{folder}: no config.json and model.safetensors in it; is it a run folder?"
+            f"{path}: {len(wrong)} tensors do not fit the settings, {wrong[0]} first; {fix}"
         )
-    model = GPT(GPTConfig(**json.loads((folder / "config.json").read_text())["model"]))
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    tensors = {name: file.get_tensor(name) for name in expected}
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+            raise ValueError(f"{path}: {name} holds what is no finite number; {fix}")
+    return tensors
+
+
+def load_run(folder, device="cpu", best=False):
+    """The trained model of a run folder (config.json and model.safetensors), in eval mode.
+
+    Args:
+        best: the weights of the lowest validation loss instead of the last ones.
+    Raises:
+        ValueError: the folder holds no run, or a damaged or foreign one; the message says which
+            file, what is wrong, and what to do.
+    """
+    settings, path = Path(folder) / "config.json", Path(folder) / (BEST if best else MODEL)
+    if not settings.exists() or not path.exists():
+        raise ValueError(f"{folder}: no config.json and {path.name} in it; is it a run folder?")
+    fix = "train again, or copy the whole folder again"
+    saved = read_json(settings, fix).get("model")
+    names = {field.name for field in dataclasses.fields(GPTConfig)}
+    if not isinstance(saved, dict) or saved.keys() != names:
+        raise ValueError(f'{settings}: its "model" must name {", ".join(sorted(names))}; {fix}')
+    try:
+        config = GPTConfig(**saved)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{settings}: {error}") from None
+    with open_weights(path, fix) as file:
+        check_model(config, torch.device(device), settings)
+        stored = stored_settings(file).get("model", saved)  # exported weights name no settings
+        if not isinstance(stored, dict) or {**stored, "backend": ""} != {**saved, "backend": ""}:
+            raise ValueError(f"{settings} and {path.name} are of different models; {fix}")
+        with torch.device("meta"):
+            expected = {name: tuple(t.shape) for name, t in GPT(config).state_dict().items()}
+        weights = checked_tensors(file, expected, path, fix)
+    model = GPT(config)
+    model.load_state_dict(weights)
     return model.to(device).eval()
+
+
+def writes_text(folder):
+    """Whether a run's tokens are bytes; only their own tokenizer could read others (nanoGPT's)."""
+    settings = read_json(Path(folder) / "config.json", "give a run folder")
+    tokens = "bytes" if settings["model"]["vocab_size"] == 257 else "ids"  # of older runs
+    return settings.get("data_tokens", tokens) == "bytes"
+
+
+def start_from(model, folder):
+    """Give a new model the weights of a run of the same shape (--init-from).
+
+    Raises:
+        ValueError: the run's model has another shape.
+    """
+    other = load_run(folder, next(model.parameters()).device)
+    for field in dataclasses.fields(model.config):
+        mine, theirs = (getattr(m.config, field.name) for m in (model, other))
+        if field.name not in ("backend", "block_size") and mine != theirs:
+            name = field.name.replace("_", "-")
+            raise ValueError(f"--init-from {folder}: its {name} is {theirs}, not {mine}")
+    model.load_state_dict(other.state_dict())
+
+
+def metrics_row(line):
+    """A line of metrics.jsonl as a dict of numbers; None if it is damaged."""
+    try:
+        row = json.loads(line)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    whole = isinstance(row, dict) and isinstance(row.get("step"), int)
+    return row if whole and all(isinstance(v, (int, float)) for v in row.values()) else None
 
 
 def read_metrics(folder):
     """metrics.jsonl of a run folder as a list of dicts, in the order of training."""
-    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    path, fix = Path(folder) / "metrics.jsonl", "--resume leaves out what is damaged"
+    rows = [metrics_row(line) for line in read_text(path, fix).splitlines()]
+    if None in rows:
+        raise ValueError(f"{path}: line {rows.index(None) + 1} is damaged; {fix}")
+    return rows
 
 
 def export_run(run, folder):
     """Copy a run without what only --resume needs, weights in bfloat16: small enough to ship."""
     run, folder = Path(run), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = load_file(run / "model.safetensors")
+    weights = load_file(run / MODEL)
     weights = {name: tensor.bfloat16() for name, tensor in weights.items()}
-    replace_file(folder / "model.safetensors", lambda path: save_file(weights, path))
+    replace_file(folder / MODEL, lambda path: save_file(weights, path))
     for name in ("config.json", "metrics.jsonl"):
-        shutil.copy(run / name, folder / name)
+        replace_text(folder / name, read_text(run / name, "give a run folder"))
 
 
 def load_pretrained(name, device="cpu"):
@@ -180,32 +189,3 @@ def load_pretrained(name, device="cpu"):
     if name not in names:
         raise ValueError(f"no pretrained model {name!r}: there are {', '.join(names)}")
     return load_run(folder / name, device)
-
-
-class Interrupt:
-    """Ctrl-C and SIGTERM ask a loop to stop after its step; a second one ends it at once."""
-
-    def __enter__(self):
-        self.asked, self.before = None, {}  # when it was asked
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # not in the main thread: leave them alone
-                self.before[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number, frame):
-        if self.asked is None:
-            self.asked = time.monotonic()
-        elif time.monotonic() - self.asked > 2:  # torchrun sends on what the terminal sent already
-            raise KeyboardInterrupt("stopped within a step; what was saved before is whole")
-
-    def seen(self, device, world):
-        """Whether any process was asked to stop; all processes get the same answer."""
-        if world == 1:
-            return self.asked is not None
-        flag = torch.tensor(float(self.asked is not None), device=device)
-        dist.all_reduce(flag)
-        return flag.item() > 0
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

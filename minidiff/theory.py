@@ -87,3 +87,27 @@ def decode_attention_cost(n_keys, query_heads, n_kv_head, head_dim, bytes_per_nu
     """
     operations = 4 * n_keys * query_heads * head_dim
     return operations, 2 * n_keys * n_kv_head * head_dim * bytes_per_number
+
+
+def kv_cache_bytes(n_keys, n_layer, n_kv_head, head_dim, bytes_per_number=2, *, window=None):
+    """Bytes of the keys and values that generation keeps after n_keys tokens, for one sequence.
+
+    A pair of n_keys keys and values in each layer; with ``window``, YOCO: that many tokens in each
+    layer of the lower half, and a single pair of n_keys for the upper half (arXiv 2405.05254).
+    """
+    tokens = n_layer * n_keys if window is None else n_layer // 2 * window + n_keys
+    return 2 * tokens * n_kv_head * head_dim * bytes_per_number
+
+
+def prefill_attention_operations(n_tokens, n_layer, query_heads, head_dim, *, window=None):
+    """Floating-point operations of the attention that reads a prompt, for one sequence.
+
+    q k^T and A v cost 4 d for each pair of a query and a key that it sees: T (T + 1) / 2 pairs of
+    causal attention. YOCO: a query of the lower half sees at most ``window`` keys, and the upper
+    half has a single query, the last token's, which sees all T: linear in T.
+    """
+    T, pairs = n_tokens, n_layer * n_tokens * (n_tokens + 1) // 2
+    if window is not None:
+        w, half = min(window, T), n_layer // 2
+        pairs = half * (w * (w + 1) // 2 + (T - w) * w) + (n_layer - half) * T
+    return 4 * pairs * query_heads * head_dim

@@ -1,8 +1,8 @@
-"""The training loop: AdamW, warm-up and cosine, bf16 and torch.compile on a GPU, DDP."""
+"""The training loop: AdamW, warm-up and cosine, mixed precision, torch.compile, DDP."""
 
 import contextlib
 import math
-import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,9 +12,21 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from minidiff.attention import PLAIN, choose
+from minidiff.checkpoint import Run
 from minidiff.data import open_data
+from minidiff.devices import (
+    autocast,
+    compiled,
+    pick_device,
+    pick_dtype,
+    start_distributed,
+    to_device,
+    why_not_compile,
+)
+from minidiff.interrupt import Interrupt, Terminal
+from minidiff.limits import check_training, plain_numbers
 from minidiff.model import GPT, GPTConfig
-from minidiff.runs import Interrupt, Run
+from minidiff.runs import start_from
 
 
 @dataclass(frozen=True)
@@ -39,29 +51,38 @@ class TrainConfig:
     log_every: int = 10  # steps between writes of metrics and updates of the progress bar
     save_every: int = 200  # steps between checkpoints
     seed: int = 0  # of the initial weights and the order of the data
-    device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
-    compile: str = "auto"  # auto (blocks on a GPU, else none), blocks, model, none
-    resume: bool = False  # continue the run in the folder
+    device: str = "auto"  # auto (a GPU if there is one), cpu, cuda, mps (Apple)
+    dtype: str = "auto"  # of matmuls: auto (what the GPU is fast in), float32, bfloat16, float16
+    compile: str = "auto"  # auto (blocks on a GPU that can, else none), blocks, model, none
+    tensorboard: bool = False  # also write TensorBoard's events (pip install tensorboard)
+    init_from: str = ""  # a run folder: fine-tune, from its weights
+    resume: bool = False  # continue the run in the folder, also one that ended, with more steps
     overwrite: bool = False  # start anew although the folder holds a run
 
     def __post_init__(self):
+        plain_numbers(self)
         for name in ("steps", "batch_size", "grad_accum", "eval_every", "eval_batches", "log_every",
                      "save_every"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if not (0 < self.lr < math.inf and self.grad_clip > 0 and 0 <= self.min_lr_ratio <= 1):
+        if not (self.lr > 0 and self.grad_clip > 0 and 0 <= self.min_lr_ratio <= 1):
             raise ValueError("lr and grad_clip must be positive, min_lr_ratio between 0 and 1")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ValueError("beta1 and beta2 must be at least 0 and below 1")
         if min(self.seed, self.warmup_steps, self.weight_decay) < 0:
             raise ValueError("seed, warmup_steps and weight_decay must not be negative")
-        if self.compile not in ("auto", "blocks", "model", "none"):
-            raise ValueError(f"compile={self.compile!r}: use auto, blocks, model or none")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"device={self.device!r}: use auto, cpu or cuda")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}: use {', '.join(known)}")
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other")
 
+
+CHOICES = {
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "compile": ("auto", "blocks", "model", "none"),
+}
 
 # laptop: a pair of models within six minutes on two CPU cores. gpu: the smallest size at which
 # sinks and outliers form, at the best of four learning rates (notebook 07, section 5).
@@ -77,79 +98,79 @@ PRESETS = {
 
 # ---- The loop ----------------------------------------------------------------------------------
 
+UNSCALED = torch.amp.GradScaler("cpu", enabled=False)  # passes everything on as it is
 
-def train(config, on_log=None, on_start=None):
+
+def train(config, on_log=None, on_start=None, corpus=None):
     """Train one model and return its run folder.
 
     Args:
         config: a :class:`TrainConfig`.
         on_log: called with each list of new metric rows (dicts), for a live plot.
         on_start: called with the new model, to give it other initial weights.
+        corpus: of ``open_data``, for several runs on one text; None opens ``config.data``.
     Raises:
         ValueError: data, folder or settings do not fit; raised before any training.
         FloatingPointError: the loss became infinite or NaN; the last checkpoint stays.
-        KeyboardInterrupt: Ctrl-C or SIGTERM, after a last checkpoint was written; at the second,
-            without one.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after a last checkpoint was written; at the
+            second, without one.
     """
     device = pick_device(config.device)
-    rank, world = _start_distributed(device)
-    rows_per_step = config.grad_accum * world
-    if config.batch_size % rows_per_step:
-        raise ValueError(
-            f"batch_size={config.batch_size} must be a multiple of grad_accum * processes = "
-            f"{rows_per_step}"
-        )
+    rank, world = start_distributed(device)
+    check_machine(config, device, world)
     T = config.model.block_size
-    corpus = open_data(config.data, config.model.vocab_size, T)
+    corpus = corpus or open_data(config.data, config.model.vocab_size, T)
     run = Run(config, corpus, main=rank == 0)
 
     torch.manual_seed(config.seed)
     model = GPT(config.model).to(device)
     if on_start:
         on_start(model)
+    if config.init_from and not config.resume:
+        start_from(model, config.init_from)
     optimizer = make_optimizer(model, config)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    example = torch.empty(1, 1, 1, config.model.head_dim, device=device, dtype=dtype)
-    choose(PLAIN, config.model.backend, example, example, example)  # can it run here?
-    first = 0
-    if config.resume:
-        first = run.load(model, optimizer)
-    else:
-        run.begin()
-    forward = _compiled(model, config, device)
+    dtype = pick_dtype(device, config.dtype)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    forward = compiled(model, config.compile, device)
     if world > 1:
         forward = torch.nn.parallel.DistributedDataParallel(forward)
 
-    pending, since = [], time.perf_counter()
-    bar = tqdm(total=config.steps, initial=first, unit="step", disable=rank > 0, desc=run.name)
-    with Interrupt() as interrupt, bar:
+    with (
+        run.open(model, optimizer, scaler) as first,
+        tqdm(total=config.steps, initial=first, unit="step", disable=rank > 0, desc=run.name,
+             file=Terminal(sys.stderr)) as bar,
+        Interrupt() as interrupt,
+    ):  # fmt: skip
+        pending, since = [], time.perf_counter()
         for step, x, y in _batches(corpus.train, config, first):
             xs, ys = (  # the sequences of this process, in micro-batches (b, T)
-                _to(device, part[rank::world]).chunk(config.grad_accum) for part in (x, y)
+                to_device(device, part[rank::world]).chunk(config.grad_accum) for part in (x, y)
             )
             lr = learning_rate(step, config)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            loss, grad_norm = training_step(forward, optimizer, xs, ys, config.grad_clip)
-            pending.append((step, lr, loss, grad_norm))
-            bar.update()
+            loss, norm = training_step(forward, optimizer, xs, ys, config.grad_clip, dtype, scaler)
+            pending.append((step, lr, loss, norm))
 
             done, stop = step + 1, interrupt.seen(device, world)
             evaluates = done == config.steps or done % config.eval_every == 0
             saves = stop or done == config.steps or done % config.save_every == 0
             if not (evaluates or saves or done == 1 or done % config.log_every == 0):
                 continue
-            rows = _collect(pending, world)  # waits for the device
+            rows = _collect(pending, world, scaler)  # waits for the device
             speed = round(len(rows) * config.batch_size * T / (time.perf_counter() - since))
             rows = [row | {"tokens_per_s": speed} for row in rows]
-            bar.set_postfix_str(f"loss {rows[-1]['loss']:.3f}, {speed / 1e3:.1f}k tokens/s")
+            shown = f"loss {rows[-1]['loss']:.3f}, {speed / 1e3:.1f}k tokens/s"
             if evaluates:
                 val_loss = evaluate(forward, corpus.val, config, device)
                 _check_finite("validation loss", val_loss, done, lr)
                 rows.append({"step": done, "val_loss": val_loss})
+                run.keep_best(model, done, val_loss)
             run.log(rows)
             if saves:
-                run.save(model, optimizer, done)
+                run.save(model, optimizer, scaler, done)
+            bar.set_postfix_str(shown, refresh=False)
+            bar.update(len(pending))  # the terminal last: it may be gone
             if on_log:
                 on_log(rows)
             if stop:
@@ -158,6 +179,22 @@ def train(config, on_log=None, on_start=None):
                 )
             pending, since = [], time.perf_counter()
     return run.folder
+
+
+def check_machine(config, device, processes):
+    """Raise a ValueError, or a backend's RuntimeError, if this machine cannot train like this."""
+    rows_per_step = config.grad_accum * processes
+    if config.batch_size % rows_per_step:
+        raise ValueError(
+            f"batch_size={config.batch_size} must be a multiple of grad_accum * processes = "
+            f"{rows_per_step}"
+        )
+    check_training(config, device, processes)
+    if config.compile not in ("auto", "none") and (reason := why_not_compile(device)):
+        raise ValueError(f"--compile {config.compile}: {reason}; or use --compile none")
+    dtype = pick_dtype(device, config.dtype)
+    q = torch.empty(1, 2, 1, config.model.head_dim, device=device, dtype=dtype)
+    choose(PLAIN, config.model.backend, q, q, q)
 
 
 def _batches(split, config, first):
@@ -172,10 +209,12 @@ def _batches(split, config, first):
             yield step, x, y
 
 
-def training_step(model, optimizer, xs, ys, grad_clip):
+def training_step(model, optimizer, xs, ys, grad_clip, dtype=None, scaler=UNSCALED):
     """One AdamW step on micro-batches xs, ys (each (b, T)); returns loss and pre-clip grad norm.
 
-    Both stay on the device: reading them here would make the CPU wait for the GPU every step.
+    dtype is that of the matmuls (None: the device's usual one). float16 needs a scaler, which keeps
+    small gradients from becoming 0, and leaves out a step whose gradients are infinite.
+    Both results stay on the device: reading them here would make the CPU wait for the GPU.
     """
     total = 0.0
     for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
@@ -183,12 +222,14 @@ def training_step(model, optimizer, xs, ys, grad_clip):
         hold = (
             contextlib.nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()
         )
-        with hold, _autocast(x.device):  # DDP averages the gradients in the last micro-step only
+        with hold, autocast(x.device, dtype):  # DDP averages the gradients in the last part only
             loss = model(x, y)[1] / len(xs)
-            loss.backward()
+            scaler.scale(loss).backward()
         total = total + loss.detach()
+    scaler.unscale_(optimizer)
     grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return total, grad_norm
 
@@ -219,8 +260,8 @@ def evaluate(model, split, config, device):
     losses = []
     T = config.model.block_size
     for x, y in split.fixed_batches(config.eval_batches, config.batch_size, T):
-        with _autocast(device):
-            losses.append(model(_to(device, x), _to(device, y))[1])
+        with autocast(device, pick_dtype(device, config.dtype)):
+            losses.append(model(to_device(device, x), to_device(device, y))[1])
     return torch.stack(losses).mean().item()
 
 
@@ -232,7 +273,7 @@ def _check_finite(what, value, step, lr):
         )
 
 
-def _collect(pending, world):
+def _collect(pending, world, scaler):
     """Move the losses of the last steps off the device, all at once, and check them."""
     steps, lrs, losses, norms = zip(*pending, strict=True)
     losses = torch.stack(losses)
@@ -243,53 +284,8 @@ def _collect(pending, world):
     losses, norms = losses.tolist(), torch.stack(norms).tolist()
     for step, lr, loss, norm in zip(steps, lrs, losses, norms, strict=True):
         _check_finite("loss", loss, step, lr)
+        if scaler.is_enabled() and scaler.get_scale() >= 1 and not math.isfinite(norm):
+            norm = 0.0  # float16 overflowed: the scaler left the step out, and scales less now
         _check_finite("gradient norm", norm, step, lr)
         rows.append({"step": step + 1, "loss": loss, "lr": lr, "grad_norm": norm})
     return rows
-
-
-# ---- Devices -----------------------------------------------------------------------------------
-
-
-def _start_distributed(device):
-    """(rank, number of processes). torchrun sets the environment; alone there is one process."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return int(os.environ.get("RANK", "0")), world
-
-
-def pick_device(name="auto"):
-    """The torch.device of "auto" (this process's GPU, if there is one), "cpu" or "cuda"."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ValueError("device=cuda: PyTorch sees no GPU here; use --device cpu")
-    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if local >= count:
-        raise ValueError(f"every process needs a GPU of its own: use --nproc_per_node {count}")
-    device = torch.device("cuda", local)
-    torch.cuda.set_device(device)
-    return device
-
-
-def _compiled(model, config, device):
-    """Block by block by default: all blocks share one compiled code, ready within seconds."""
-    how = config.compile
-    if how == "auto":
-        how = "blocks" if device.type == "cuda" else "none"
-    if how != "none":
-        torch.compiler.reset()  # what earlier models of this process left counts against a limit
-    if how == "blocks":
-        for block in model.blocks:
-            block.compile()
-    return torch.compile(model) if how == "model" else model
-
-
-def _autocast(device):
-    """bfloat16 matmuls with float32 weights on a GPU; float32 on a CPU."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
-def _to(device, tensor):
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -19,3 +19,11 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A tiny TrainConfig with its text."""
+    from training import tiny_config
+
+    return tiny_config(tmp_path)

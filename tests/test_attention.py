@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import minidiff
 from minidiff import attention, attention_weights, diff_attention, differential
-from minidiff.attention import PLAIN, choose
+from minidiff.attention import PAIR, PLAIN, choose
 from minidiff.fast import packages
 
 
@@ -194,14 +194,20 @@ def test_flash_attn_runs_only_at_head_sizes_where_it_was_right(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: hopper)
     monkeypatch.setattr(packages, "why_missing", lambda module: None)  # as if it were there
 
-    def chosen(backend, d):
+    def chosen(backend, d, operation=PLAIN):
         q = SimpleNamespace(is_cuda=True, device="cuda", dtype=torch.bfloat16, shape=(1, 1, 1, d))
-        return choose(PLAIN, backend, q, q, q).name
+        return getattr(choose(operation, backend, q, q, q), "name", None)
 
     assert chosen("auto", 64) == "flash4" and chosen("auto", 72) == "sdpa"
+    assert chosen("pair", 64, PAIR) == "pair" == chosen("pair", 128, PAIR)
+    assert chosen("auto", 64, PAIR) is None  # flash-attn 4 is there, and nobody compared the two
     for backend in ("flash", "flash2", "flash4"):
         with pytest.raises(RuntimeError, match=r"head size 72 .*use backend='sdpa'"):
             chosen(backend, 72)
+    without_flash = {"flash_attn", "flash_attn.cute.interface"}
+    monkeypatch.setattr(packages, "why_missing", lambda m: "none" if m in without_flash else None)
+    assert chosen("auto", 64, PAIR) == "pair"
+    assert chosen("auto", 128, PAIR) is None  # where it was not faster than two steps
 
 
 @pytest.mark.parametrize(

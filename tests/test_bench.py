@@ -45,6 +45,15 @@ def test_report_says_what_ran_where_and_leaves_a_figure(reports, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("text", ["precious", '{"rows": []}', "[]", ""])
+def test_a_file_that_is_no_result_of_bench_is_not_overwritten(tmp_path, text):
+    out = tmp_path / "precious.json"
+    out.write_text(text)
+    with pytest.raises(ValueError, match=r"precious\.json.* give another --out"):
+        ops.ops(ops.OpsBench(**{**ops.OpsBench.CPU, "device": "cpu", "out": str(out)}))
+    assert out.read_text() == text
+
+
 @pytest.mark.parametrize("name", ["ops", "train", "decode"])
 def test_medians_lie_between_their_extremes(reports, name):
     measured = [row for row in reports[0][name]["rows"] if "ms" in row]
@@ -89,7 +98,7 @@ def test_ratios_are_of_tokens_per_second_in_training_and_of_time_in_decoding(tmp
     """With a DIFF V2 that takes twice as long as its baseline."""
 
     def planted(calls, *_):
-        return {name: [2.0 if name == "diff_v2" else 1.0] * 3 for name in calls}
+        return {key: [2.0 if "diff_v2" in (key, key[0]) else 1.0] * 3 for key in calls}
 
     monkeypatch.setattr(tools, "time_rounds", planted)
     kept = {"device": "cpu", "out": str(tmp_path / "bench.json")}
@@ -133,11 +142,14 @@ def test_operations_agree_with_what_pytorch_counts():
 @pytest.mark.slow
 def test_decode_rows_cover_the_grid_and_count_the_cache_once(reports):
     rows = reports[0]["decode"]["rows"]
-    names = {"softmax_h", "diff_v2", "diff_v1", "softmax_2h"}
+    names = {"softmax_h", "softmax_1.5h", "diff_v2", "diff_v1", "softmax_2h"}
     for what in ("attention", "step"):
         seen = {(r["variant"], r["batch"], r["context"]) for r in rows if r["what"] == what}
         assert seen == {(name, batch, 64) for name in names for batch in (1, 2)}
-    assert {r["variant"] for r in rows if r["what"] == "generate"} == names
+    written = [r for r in rows if r["what"] == "generate"]
+    assert {r["variant"] for r in written} == names
+    assert all(r["first_token_ms"] < r["ms"] * r["context"] for r in written)
+    assert all(r["how"] == "modules" for r in rows if r["what"] in ("generate", "step"))
     copies = {r["batch"]: r["gb_per_s"] for r in rows if r["what"] == "copy"}
     for row in (r for r in rows if r["what"] == "attention"):
         cache = 2 * row["batch"] * 64 * 2 * 16 * 4  # k and v, S, h_kv=2, d=16, float32

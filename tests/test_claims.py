@@ -99,7 +99,7 @@ def test_equal_time_without_such_runs_is_estimated_and_stays_undecided(tmp_path)
     longer = [r | {"val_loss": r["val_loss"] - 0.05} for r in pair([0.0] * 3, steps=2000)]
     store(tmp_path, "evidence_25m_long", longer, SETTINGS | {"steps": 2000})
     evidence = Evidence(tmp_path)
-    speeds = evidence.files["bench_train"]["rows"]
+    speeds = evidence.files["bench_pair"]["rows"]
     (speed,) = (r["vs_softmax_1.5h"] for r in speeds
                 if (r["size"], r["variant"]) == ("25m", "diff_v2"))  # fmt: skip
     (found,) = TimeEstimate("evidence_25m*@1000", "evidence_25m_long").findings(evidence)

@@ -3,15 +3,18 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 from scipy import stats
 
 from minidiff import GPT, GPTConfig
+from minidiff.checkpoint import Run
 from minidiff.data import open_data
+from minidiff.interrupt import Interrupt
 from minidiff.look.probe import probe
-from minidiff.runs import Interrupt, Run
 from minidiff.study.compare import (
     METRICS,
     Compare,
@@ -100,8 +103,8 @@ def test_a_run_that_was_stopped_goes_on_where_it_stopped(compare, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             compare.run()
     first = []
-    begin = Run.begin
-    monkeypatch.setattr(Run, "begin", lambda run: (first.append(run.name), begin(run)))
+    begin = Run._begin
+    monkeypatch.setattr(Run, "_begin", lambda run: (first.append(run.name), begin(run)))
     compare.run()
     rows = json.loads(compare.results.read_text())["rows"]
     assert len(rows) == len(first) + 1 and rows[0]["key"] not in first
@@ -113,6 +116,93 @@ def test_a_diverged_run_is_a_row_that_says_so(compare):
     (row,) = json.loads(wild.results.read_text())["rows"]
     assert "learning rate" in row["diverged"]
     assert "DIVERGED" in table([row])
+
+
+@pytest.mark.slow
+def test_the_row_is_written_before_the_weights_are_deleted(compare, monkeypatch):
+    """An hour's run must not be lost with them; and what was asked for to be kept, is kept."""
+    seen = []
+    write = Compare._write
+
+    def watched(self, data):
+        seen.append((len(data["rows"]), len(list(tmp.glob("runs/*/model.safetensors")))))
+        write(self, data)
+
+    tmp = compare.results.parent
+    one = dataclasses.replace(compare, seeds=(0,), variants=("diff_v2",))
+    monkeypatch.setattr(Compare, "_write", watched)
+    one.run()
+    assert seen == [(0, 0), (1, 1)] and not list(tmp.glob("runs/*/*.safetensors"))
+    dataclasses.replace(one, seeds=(0, 1), keep_weights=True).run()
+    dataclasses.replace(one, seeds=(0, 1)).run()
+    assert [path.parent.name[-1] for path in tmp.glob("runs/*/model.safetensors")] == ["1"]
+
+
+def test_a_results_path_that_cannot_be_written_is_refused_before_training(compare, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for results in (tmp_path / "file" / "results.json", tmp_path / "folder"):
+        with pytest.raises((OSError, ValueError), match=r"/(file|folder)"):
+            dataclasses.replace(compare, results=results).run()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"rows": [1], "command": []}', '{"rows": {}, "command": []}', "\0\1",
+     '{"rows": [{"key": "a", "variant": "b", "lr": "x"}], "command": [], "settings": {}}'],
+)  # fmt: skip
+def test_a_foreign_results_file_is_named_and_left_alone(compare, text):
+    compare.results.write_text(text)
+    with pytest.raises(ValueError, match=r"results\.json") as error:
+        compare.run()
+    assert "\n" not in str(error.value) and compare.results.read_text() == text
+
+
+def test_torchrun_is_refused(compare, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(ValueError, match="without torchrun"):
+        compare.run()
+    assert not compare.results.exists()
+
+
+def test_a_second_process_on_one_results_file_is_refused(compare):
+    code = (
+        "import sys, time, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire();"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    lock = compare.results.with_name(".results.json.lock")
+    command = [sys.executable, "-c", code, str(lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(ValueError, match="another process"):
+            compare.run()
+        process.kill()
+
+
+@pytest.mark.slow
+def test_the_text_is_read_once_and_results_inside_it_change_nothing(compare, tmp_path):
+    """--data . with runs and results below it: the second run must see the text of the first."""
+    inside = tmp_path / "text"
+    config = dataclasses.replace(compare.config, out=str(inside / "runs"))
+    dataclasses.replace(compare, config=config, results=inside / "results.json").run()
+    folders = sorted((inside / "runs").iterdir())
+    prints = {json.loads((f / "config.json").read_text())["data_fingerprint"] for f in folders}
+    assert len(folders) == 4 and len(prints) == 1
+
+
+def test_learning_rates_that_print_alike_have_keys_of_their_own(compare):
+    rates = (1e-3, 1.0000001e-3, 0.3, 0.1 + 0.2)
+    keys = [compare._key("diff_v2", lr, 0) for lr in rates]
+    assert len(set(keys)) == 4 and keys[0].endswith("lr0.001-seed0")
+
+
+def test_every_setting_is_checked_before_the_first_run(compare):
+    for wrong in ({"seeds": (0, -1)}, {"lrs": (1e-3, math.nan)}, {"seeds": ()}, {"variants": ()},
+                  {"probe_windows": 0}):  # fmt: skip
+        with pytest.raises(ValueError):
+            dataclasses.replace(compare, **wrong)
 
 
 def test_the_interval_is_students_t():

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from minidiff import attention
-from minidiff.generate import record_graph
+from minidiff.fast.decoder import record_graph
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,

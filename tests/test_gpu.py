@@ -1,4 +1,4 @@
-"""On a CUDA GPU: every backend against naive float64, compilation, memory, the CUDA graph.
+"""On a CUDA GPU: every backend against naive float64, compilation, memory.
 
 Elsewhere all of it is skipped (conftest.py). Most of its time goes into flash-attn 4: it compiles
 a kernel for every dtype, head size and group size, and so gets fewer cases than the others.
@@ -9,10 +9,9 @@ import math
 import pytest
 import torch
 
-from minidiff import GPT, GPTConfig, attention, available_backends, diff_attention, differential
+from minidiff import attention, available_backends, diff_attention, differential
 from minidiff.bench.ops import _operation
 from minidiff.bench.tools import peak_gb
-from minidiff.generate import Decoder
 
 pytestmark = pytest.mark.gpu
 
@@ -182,45 +181,3 @@ def test_memory_grows_with_t_and_for_naive_with_its_square(backend):
     power = math.log(peaks[1] / peaks[0], 4)
     low, high = (1.8, 2.1) if backend == "naive" else (0.9, 1.1)
     assert low < power < high
-
-
-# ---- Generation --------------------------------------------------------------------------------
-
-
-def small_model(attention, dtype):
-    """A model whose maps are far from uniform."""
-    fast = "flash2" if available_backends()["flash2"].startswith("ready") else "sdpa"
-    config = GPTConfig(
-        attention=attention, n_layer=2, n_head=4, n_kv_head=2, head_dim=64, n_embd=128,
-        block_size=64, backend=fast if dtype == BF16 else "sdpa",
-    )  # fmt: skip
-    model = GPT(config).to("cuda", dtype)
-    with torch.no_grad():
-        for block in model.blocks:
-            block.attn.q_proj.weight.mul_(10)
-            block.attn.k_proj.weight.mul_(10)
-    return model
-
-
-@pytest.mark.parametrize("attention", ["softmax", "diff_v2", "diff_v1"])
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-3), (BF16, 3e-2)], ids=str)
-@torch.inference_mode()
-def test_cuda_graph_decoding_equals_the_full_forward(attention, dtype, limit):
-    """A graph that froze its position or its cache would repeat the first token's logits."""
-    model = small_model(attention, dtype)
-    idx = torch.randint(0, 256, (3, 40), device="cuda")
-    expected = model(idx)[0].double()
-    decoder = Decoder(model)
-    logits = [decoder(idx[:, :5])]
-    logits += [decoder(idx[:, i : i + 1]).clone() for i in range(5, 40)]
-    assert decoder.graph is not None
-    for i, got in enumerate(torch.cat(logits, dim=1).unbind(1)):
-        assert relative_error(got, expected[:, i]) < limit, f"position {i}"
-
-
-def test_generation_is_repeatable():
-    model = small_model("diff_v2", BF16)
-    prompt = torch.randint(0, 256, (2, 5), device="cuda")
-    once, again = (model.generate(prompt, 50, seed=1) for _ in range(2))
-    assert torch.equal(once, again) and once.shape == (2, 55)
-    assert not torch.equal(once, model.generate(prompt, 50, seed=2))

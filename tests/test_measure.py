@@ -48,7 +48,7 @@ def test_without_lambda_the_start_is_small_with_every_seed():
 
 
 def test_equal_time_has_as_many_more_steps_as_the_bench_says():
-    rows = load(RESULTS / "bench_train.json")["rows"]
+    rows = load(RESULTS / "bench_pair.json")["rows"]
     ms = {row["variant"]: row["ms"] for row in rows if row["size"] == "25m"}
     steps = steps_in_equal_time("softmax_1.5h", 1000)
     assert steps * ms["softmax_1.5h"] == pytest.approx(1000 * ms["diff_v2"], rel=1e-3)

@@ -184,6 +184,8 @@ CONVERTED = {  # by the rules below -> words that it may have
     "01_differential_attention": 3000,
     "02_context_rms": 3000,
     "02b_trained_heads_and_v1": 2000,
+    "03_lambda": 3000,
+    "04_attention_sinks": 3000,
     "07_how_to_compare": 3000,
     "08_ablations_v1_cures": 3000,
 }

@@ -175,6 +175,17 @@ def test_tokens_are_written_only_where_they_fit():
     assert "x" not in {t.get_text() for t in crowded} and len(crowded) < 20
 
 
+def test_tokens_get_smaller_before_they_give_way_to_positions():
+    def labels(n):
+        ax = plots.attention_maps({"A": np.eye(n)}, "x" * n).axes[0]
+        return ax.get_xticklabels(), ax.get_yticklabels()
+
+    for found in labels(28):  # a line of code
+        assert {t.get_text() for t in found} == {"x"} and 9 <= found[0].get_fontsize() < 13
+    across, down = labels(35)
+    assert {t.get_text() for t in across} == {"x"} and "x" not in {t.get_text() for t in down}
+
+
 def test_token_labels():
     assert plots.token_labels([256, 97, 32, 10, 9, 0xC3]) == ["BOS", "a", "␣", "↵", "⇥", "C3"]
 

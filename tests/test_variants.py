@@ -95,7 +95,13 @@ def formula(name, attn, q, k, v, x):
         "sink_logit": lambda i: soft(i, sink=attn.sink_logit[i]),
         "gated": lambda i: soft(i) * gate(i, d),
         "gated_headwise": lambda i: soft(i) * gate(i, 1),
-    }[name]
+        "sparse_softmax": soft,  # within one block; over several of them: tests/test_sparse.py
+    }
+    head["yoco_softmax"], head["yoco_diff_v2"] = soft, head["diff_v2"]  # its layer in the middle
+    head["moe_softmax"], head["moe_diff_v2"] = soft, head["diff_v2"]  # another MLP: test_moe.py
+    for share in ("pair", "head", "a1", "group"):
+        head[f"sparse_{share}"] = head["diff_v2"]
+    head = head[name]
     return [head(i) for i in range(h)]
 
 
@@ -176,6 +182,8 @@ def test_no_position_sees_a_later_token(name):
 @pytest.mark.parametrize("chunks", [[1] * 12, [5, 1, 6]])
 @pytest.mark.parametrize("backend", ["naive", "sdpa"])
 def test_decoding_with_the_cache_equals_the_full_forward(name, chunks, backend):
+    if name.startswith("yoco"):
+        pytest.skip("its early exit gives one token's logits: tests/test_yoco.py")
     model, idx = tiny_model(name, backend=backend), torch.randint(0, 256, (2, 12))
     decode = Decoder(model)
     with torch.no_grad():
@@ -243,6 +251,8 @@ def gradients_in_many_directions(fast, exact, out, expected, n=16):
 @pytest.mark.gpu
 @pytest.mark.parametrize("head_dim", [64, 128])
 def test_fast_kernels_compute_every_variant_on_the_gpu(name, head_dim):
+    if name.startswith(("sparse", "yoco", "moe")):
+        pytest.skip("it has a test of its own: rounding may change what it chooses, or its cache")
     config = dataclasses.replace(GPU_PRESET, attention=name, head_dim=head_dim, n_layer=1)
     fast = GPT(config).cuda()
     for projection in (fast.blocks[0].attn.q_proj, fast.blocks[0].attn.k_proj):

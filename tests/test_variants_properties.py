@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from minidiff import GPT, GPTConfig, attention, differential
 from minidiff.model import ATTENTION, DiffV2Attention, rope_table
 from minidiff.variants import VARIANTS, parameter_counts, start_constructed, variant
+from minidiff.variants.sparse import SHARES
 from minidiff.variants.v1 import DiffV1Attention, DiffV1NoNormAttention
 
 # ---- Known mistakes ----------------------------------------------------------------------------
@@ -84,6 +85,7 @@ def test_pairing_across_groups_is_a_relabelling_only_if_h_kv_is_one(h_kv):
 
 
 PER_TOKEN = {"diff_v2", "diff_halves", "diff_no_sigmoid", "gated", "gated_headwise"}
+PER_TOKEN |= {"yoco_diff_v2", "moe_diff_v2", *(f"sparse_{share}" for share in SHARES)}
 
 
 @every_attention
@@ -224,7 +226,12 @@ def test_parameter_counts_are_the_closed_forms(name, h, h_kv, d, D):
         "gated_headwise": h * D,
         "softmax": 0,
         "off_by_one": 0,
+        "sparse_softmax": 0,
+        "yoco_softmax": 0,  # in the lower half
+        "moe_softmax": 0,
     }
+    as_v2 = ("yoco_diff_v2", "moe_diff_v2", *(f"sparse_{share}" for share in SHARES))
+    more |= dict.fromkeys(as_v2, more["diff_v2"])
     config = dataclasses.replace(
         TINY, attention=name, n_head=h, n_kv_head=h_kv, head_dim=d, n_embd=D
     )
@@ -236,8 +243,13 @@ def test_parameter_counts_are_the_closed_forms(name, h, h_kv, d, D):
 def test_variants_have_the_parameters_of_diff_v2_or_say_otherwise(name):
     counts = parameter_counts(GPU_PRESET, name)
     model = GPT(variant(dataclasses.replace(GPU_PRESET, n_layer=1), name))
-    assert sum(p.numel() for p in model.blocks[0].attn.parameters()) * 8 == counts["attention"]
-    if name in ("softmax_h", "softmax_2h", "softmax_2h_start"):
+    in_all = sum(p.numel() for p in model.blocks[0].attn.parameters()) * 8
+    if name.startswith("yoco"):  # layers 5, 6, 7 have no W_K and W_V
+        assert counts["attention"] == in_all - 3 * 2 * 2 * 64 * 512
+        assert -2 < counts["percent"] < -1
+        return
+    assert counts["attention"] == in_all
+    if name in ("softmax_h", "softmax_2h", "softmax_2h_start", "moe_softmax", "moe_diff_v2"):
         assert abs(counts["percent"]) > 5
         assert re.search("fewer|more|softmax_2h", VARIANTS[name])
     else:
@@ -248,7 +260,8 @@ def test_variants_are_sized_by_heads():
     heads = {name: variant(TINY, name).n_head for name in VARIANTS}
     assert heads.pop("softmax_2h") == heads.pop("softmax_2h_start") == 16
     wider = {"softmax_1.5h", "diff_v1", "diff_v1_no_norm", "off_by_one", "sink_logit"}
-    assert heads == {n: 12 if n in wider | {"gated_headwise"} else 8 for n in heads}
+    wider |= {"gated_headwise", "sparse_softmax", "yoco_softmax", "moe_softmax"}
+    assert heads == {n: 12 if n in wider else 8 for n in heads}
     assert variant(TINY, "diff_v2") == TINY
     same = ("n_layer", "n_kv_head", "head_dim", "n_embd", "block_size", "vocab_size", "backend")
     for name in VARIANTS:

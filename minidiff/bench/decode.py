@@ -19,9 +19,8 @@ from minidiff import theory
 from minidiff.attention import attention
 from minidiff.bench import tools
 from minidiff.bench.figures import draw_decode
-from minidiff.bench.train import SIZES
-from minidiff.generate import Decoder, KVCache, record_graph
-from minidiff.model import ATTENTION, GPT, GPTConfig
+from minidiff.bench.writing import dtype, generate_speed, recorded, timed, whole_steps
+from minidiff.model import ATTENTION, GPTConfig
 from minidiff.train import pick_device
 from minidiff.variants import VARIANTS, variant
 
@@ -34,8 +33,8 @@ class DecodeBench:
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
     batches: tuple[int, ...] = (1, 8, 64)  # sequences decoded together
     contexts: tuple[int, ...] = (2048, 8192, 32768, 131072)  # tokens in the cache
-    # names in variants; times are also given against softmax_h
-    variants: tuple[str, ...] = ("softmax_h", "diff_v2", "diff_v1", "softmax_2h")
+    # names in variants; times are also given against softmax_h and softmax_1.5h
+    variants: tuple[str, ...] = ("softmax_h", "softmax_1.5h", "diff_v2", "diff_v1", "softmax_2h")
     # cached (what generate calls), flash2 (flash_attn_with_kvcache), sdpa, flash4
     kernels: tuple[str, ...] = ("cached", "flash2", "sdpa")
     steps: bool = True  # also time whole steps of a model
@@ -71,19 +70,24 @@ def decode(config=None):
 
     Rows by "what": "generate", the 25M model at batch 1, prompt and recording included; "copy", a
     large copy on the device, bytes read and written; "attention", that of one layer, replayed from
-    a CUDA graph; "step", all that a model does for a token, by generate.Decoder. ms is for a token
-    of every sequence. gb_per_s counts keys and values once (a step: the weights too); of_copy is
-    its share of the copy. DIFF V1 must load its values twice, and its keys too with kernels that
-    want them equally wide. vs_softmax_h is a ratio of times, differs the relative difference of a
-    kernel's output from that of "cached".
+    a CUDA graph; "step", all that a model does for a token, replayed too. ms is for a token of
+    every sequence. gb_per_s counts keys and values once (a step: the weights too); of_copy is its
+    share of the copy. DIFF V1 must load its values twice, and its keys too with kernels that want
+    them equally wide. differs: the relative difference of a kernel's output from that of "cached".
+
+    "how": a step by fast/step.py ("fused", what generate takes where it can) or by the model's own
+    modules; where both can be, the second row has "modules" for its kernel. vs_softmax_h and
+    vs_softmax_1.5h are ratios of times, how being the same. first_token_ms: for generate to read
+    ``prompt`` tokens and write one; first_call_s: the first text in a process, compiling included.
     """
     config = config or tools.defaults(DecodeBench)
     tools.check_names("variant", config.variants, VARIANTS)
     tools.check_names("kernel", config.kernels, KERNELS)
     for name in config.variants:
         config.model(name, 8)  # refuses heads that do not fit
-    columns = ("what:9 variant:12 kernel:7 batch:5 context:7 ms:9 ms_low:9 ms_high:9 "
-               "tokens_per_s:12 gb_per_s:8 of_copy:7 vs_softmax_h:12 differs:8")  # fmt: skip
+    columns = ("what:9 variant:12 kernel:7 how:7 batch:5 context:7 ms:9 ms_low:9 ms_high:9 "
+               "tokens_per_s:12 gb_per_s:8 of_copy:7 vs_softmax_h:12 vs_softmax_1.5h:15 "
+               "first_token_ms:14 first_call_s:12 differs:8")  # fmt: skip
     report = tools.Report(config, pick_device(config.device), columns.split(), decode.__doc__)
     jobs = ["generate"] if config.generate else []
     jobs += [(batch, context) for context in config.contexts for batch in config.batches]
@@ -103,13 +107,13 @@ def measure(config, job):
     device = pick_device(config.device)
     torch.manual_seed(0)
     if job == "generate":
-        yield from _generate(config, device)
+        yield from generate_speed(config, device)
         return
     where = {"batch": job[0], "context": job[1]}
     bandwidths = _copy_gb_per_s(config, device)
     yield where | {"what": "copy"} | tools.spread("gb_per_s", bandwidths)
     generate_kernel, *candidates = (partial(_attention_alone, kernel=k) for k in config.kernels)
-    for part in (generate_kernel, *([_whole_steps] if config.steps else []), *candidates):
+    for part in (generate_kernel, *([whole_steps] if config.steps else []), *candidates):
         for row in part(config, device, *job):
             if "gb_per_s" in row:
                 row["of_copy"] = tools.rounded(row["gb_per_s"] / statistics.median(bandwidths))
@@ -123,22 +127,6 @@ def _copy_gb_per_s(config, device):
     copy()
     times = tools.time_rounds({"copy": copy}, config.rounds, config.repeats, device)["copy"]
     return [2 * source.nbytes / ms / 1e6 for ms in times]
-
-
-def _timed(calls, rows, config, device, *, repeats, per_call):
-    """Time the calls of all variants in turn. Yields each one's (name, seconds, row); a call does
-    ``per_call`` times what the row is about."""
-    times = tools.time_rounds(calls, config.rounds, repeats, device)
-    times = {name: [t / per_call for t in ms] for name, ms in times.items()}
-    for name, ms in times.items():
-        row = rows[name] | tools.spread("ms", ms)
-        if "softmax_h" in times:
-            row |= tools.ratios("vs_softmax_h", times, of=name, to="softmax_h")
-        yield name, statistics.median(ms) / 1e3, row
-
-
-def _dtype(device):
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 # ---- Attention alone ---------------------------------------------------------------------------
@@ -172,9 +160,9 @@ def _attend(name, kernel, q, k, v, n_keys):
 
 
 def _attention_alone(config, device, batch, context, kernel):
-    random = partial(torch.randn, device=device, dtype=_dtype(device))
+    random = partial(torch.randn, device=device, dtype=dtype(device))
     size = (batch, context, config.n_kv_head, config.head_dim)
-    cache_bytes = 2 * math.prod(size) * _dtype(device).itemsize
+    cache_bytes = 2 * math.prod(size) * dtype(device).itemsize
     n_caches = max(1, int(config.rotate_gb * 1e9 / cache_bytes))
     caches, error = tools.attempt(lambda: [(random(size), random(size)) for _ in range(n_caches)])
     if error:
@@ -183,100 +171,32 @@ def _attention_alone(config, device, batch, context, kernel):
     n_keys = torch.tensor([context], dtype=torch.int32, device=device)
     passes, replays, rows = {}, {}, {}  # passes: a CUDA graph does not keep its inputs alive
     for name in config.variants:
-        rows[name] = {"what": "attention", "variant": name, "kernel": kernel}
+        key = name, kernel
+        rows[key] = {"what": "attention", "variant": name, "kernel": kernel}
         shape = config.model(name, context)
         heads = shape.n_head * ATTENTION[shape.attention].query_heads_per_head
         q = random(batch, 1, heads, config.head_dim)
-        passes[name] = [partial(_attend, name, kernel, q, k, v, n_keys) for k, v in caches]
-        replay, error = tools.attempt(partial(_recorded, passes[name], device))
+        passes[key] = [partial(_attend, name, kernel, q, k, v, n_keys) for k, v in caches]
+        replay, error = tools.attempt(partial(recorded, passes[key], device))
         if error:
-            yield rows[name] | {"error": error}
+            yield rows[key] | {"error": error}
             continue
         out, same = (_attend(name, k, q, *caches[0], n_keys)[0] for k in (kernel, "cached"))
         difference = (out.float() - same.float()).norm() / same.float().norm()
-        rows[name]["differs"] = tools.rounded(difference.item(), 2)
-        replays[name] = replay
-    timed = _timed(replays, rows, config, device, repeats=config.repeats, per_call=n_caches)
-    for name, seconds, row in timed:
+        rows[key]["differs"] = tools.rounded(difference.item(), 2)
+        replays[key] = replay
+    for name, seconds, row in timed(
+        replays, rows, config, device, repeats=config.repeats, per_call=n_caches
+    ):
         operations, read = theory.decode_attention_cost(
             context, tools.counted_heads(config.model(name, context)), config.n_kv_head,
-            config.head_dim, _dtype(device).itemsize,
+            config.head_dim, dtype(device).itemsize,
         )  # fmt: skip
         yield row | {
             "gb_per_s": tools.rounded(batch * read / seconds / 1e9),
             "tflops": tools.rounded(batch * operations / seconds / 1e12),
             "flops_per_byte": operations / read,
         }
-
-
-def _recorded(calls, device):
-    """A function that makes all the calls, on a GPU by replaying a CUDA graph of them."""
-
-    def all_calls():
-        for call in calls:
-            call()
-
-    return record_graph(all_calls)[0].replay if device.type == "cuda" else all_calls
-
-
-# ---- Whole models ------------------------------------------------------------------------------
-
-
-def _model(shape, device):
-    """A random model, on a GPU in bfloat16."""
-    with device:
-        return GPT(shape).to(_dtype(device))
-
-
-def _whole_steps(config, device, batch, context):
-    cache = KVCache(context + config.repeats, device)
-    size = (batch, cache.block_size, config.n_kv_head, config.head_dim)
-    random = partial(torch.randn, size, device=device, dtype=_dtype(device))
-    layers, error = tools.attempt(lambda: [(random(), random()) for _ in range(config.n_layer)])
-    if error:
-        yield {"what": "step", "error": error}
-        return
-    cache.layers = dict(enumerate(layers))  # as if a prompt had filled it; all variants use it
-    token = torch.zeros(batch, 1, dtype=torch.long, device=device)
-    runs, rows, weights = {}, {}, {}
-    for name in config.variants:
-        rows[name] = {"what": "step", "variant": name}
-        decoder = Decoder(_model(config.model(name, cache.block_size), device))
-        decoder.cache = cache
-
-        def run(decoder=decoder):
-            cache.length.fill_(context - 1)
-            for _ in range(config.repeats):
-                decoder(token)
-
-        if error := tools.attempt(run)[1]:
-            yield rows[name] | {"error": error}
-        else:
-            weights[name] = sum(p.nbytes for p in decoder.model.parameters())
-            runs[name] = run
-    filled = sum(x[:, :context].nbytes for layer in layers for x in layer)
-    timed = _timed(runs, rows, config, device, repeats=1, per_call=config.repeats)
-    for name, seconds, row in timed:
-        yield row | {
-            "tokens_per_s": tools.rounded(batch / seconds),
-            "gb_per_s": tools.rounded((weights[name] + filled) / seconds / 1e9),
-        }
-
-
-def _generate(config, device):
-    shape, _ = SIZES["25m" if device.type == "cuda" else "tiny"]
-    prompt, n_new = torch.zeros(1, 1, dtype=torch.long, device=device), shape.block_size - 1
-    runs, rows = {}, {}
-    for name in config.variants:
-        rows[name] = {"what": "generate", "variant": name, "batch": 1, "context": n_new + 1}
-        model = _model(variant(shape, name), device)
-        run = partial(model.generate, prompt, n_new, temperature=0.8, top_k=40, seed=0)
-        if error := tools.attempt(run)[1]:
-            yield rows[name] | {"error": error}
-        else:
-            runs[name] = run
-    for _, seconds, row in _timed(runs, rows, config, device, repeats=1, per_call=n_new):
-        yield row | {"tokens_per_s": tools.rounded(1 / seconds)}
 
 
 if __name__ == "__main__":  # in a process of its own: see tools.in_own_processes

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
+from minidiff.files import read_json, replace_file, replace_text
 from minidiff.model import ATTENTION
-from minidiff.runs import replace_file
 
 # ---- Measuring ---------------------------------------------------------------------------------
 
@@ -163,6 +163,10 @@ class Report:
     def __init__(self, config, device, columns, notes):
         self.path = Path(config.out)
         self.columns = [(name, int(width)) for name, width in (c.split(":") for c in columns)]
+        if self.path.exists() and not {"machine", "config", "rows"} <= {
+            *read_json(self.path, "it is no result of bench: give another --out")
+        }:
+            raise ValueError(f"{self.path} is no result of bench: give another --out")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.data = {
             "command": shlex.join(["python", *sys.orig_argv[1:]]),
@@ -191,8 +195,7 @@ class Report:
 
     def write(self):
         """Replace the JSON file in one step."""
-        text = json.dumps(self.data, indent=1) + "\n"
-        replace_file(self.path, lambda path: path.write_text(text))
+        replace_text(self.path, json.dumps(self.data, indent=1) + "\n")
 
     def finish(self, draw):
         """Save the figure; returns what the file holds."""
@@ -206,12 +209,13 @@ def save_figure(path, draw):
 
     from minidiff.look import plots
 
-    rows = json.loads(Path(path).read_text())["rows"]
+    rows = json.loads(Path(path).read_text(encoding="utf-8"))["rows"]
     with plt.rc_context(plots.STYLE):
         figure = draw(rows, plt, plots.colour)
-        figure.savefig(Path(path).with_suffix(".png"), dpi=120)
+        picture = Path(path).with_suffix(".png")
+        replace_file(picture, lambda new: figure.savefig(new, format="png", dpi=120))
     plt.close(figure)
-    return Path(path).with_suffix(".png")
+    return picture
 
 
 def machine(device):

@@ -21,6 +21,20 @@ from minidiff.course.checks_02 import (
     sink,
     without_sink,
 )
+from minidiff.course.checks_03 import (
+    both_ends,
+    own_variant,
+    quietest_lambda,
+    silenced_head,
+    who_learns,
+)
+from minidiff.course.checks_04 import (
+    clipped,
+    hidden_sink,
+    silent_score,
+    three_shares,
+    without_bos,
+)
 from minidiff.course.checks_06 import shared_backward
 from minidiff.course.checks_07 import (
     best_difference,
@@ -43,6 +57,8 @@ __all__ += ["attention_layer", "best_constant", "channel_order", "kv_head"]  # 0
 __all__ += ["one_output", "pair_step", "repaired_order", "saving"]
 __all__ += ["needed_gap", "one_row", "opposed_values", "same_token", "sink"]  # 02
 __all__ += ["norm_gains", "norm_growth", "without_sink"]  # 02b
+__all__ += ["both_ends", "own_variant", "quietest_lambda", "silenced_head", "who_learns"]  # 03
+__all__ += ["clipped", "hidden_sink", "silent_score", "three_shares", "without_bos"]  # 04
 __all__ += ["shared_backward"]  # 06
 __all__ += ["best_difference", "equal_time", "interval_of_three", "power", "sign_test"]  # 07
 __all__ += ["bounded_lambda", "cure_verdicts", "head_order", "norm_jacobian", "pairing"]  # 08

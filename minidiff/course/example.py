@@ -1,4 +1,4 @@
-"""Three tokens A, B, C and one query: the example that notebooks 00 to 04 share.
+"""Three tokens A, B, C and one query: the example that notebooks 00 to 04 share; and a prompt.
 
 The scores are logarithms, so that softmax is a fraction: e^score is (1, 2, 1) and (2, 1, 1).
 
@@ -26,3 +26,46 @@ VALUES = torch.tensor(
 )  # (3, 4): of A, B, C
 CONTEXT_1 = A1 @ VALUES  # (4,): what softmax alone gives: 1, 0, 1/2, -1/2
 CONTEXT = W @ VALUES  # (4,): what DIFF V2 gives: 1/2, -1/4, 1/4, -1/2
+
+# What notebooks 03 and 04 show to the trained models, and what 03 tests a guess on.
+PROMPT = '''class Queue:
+    """First in, first out. Items wait in a list; the oldest leaves first."""
+
+    def __init__(self, items=(), maxsize=0):
+        self.items = list(items)
+        self.maxsize = maxsize
+
+    def put(self, item):
+        """Add an item at the end, or raise an error when the queue is full."""
+        if self.maxsize and len(self.items) >= self.maxsize:
+            raise ValueError("queue is full")
+        self.items.append(item)
+
+    def get(self):
+        """Remove the oldest item and return it."""
+        if not self.items:
+            raise IndexError("queue is empty")
+        return self.items.pop(0)
+'''
+SECOND_PROMPT = '''import math
+
+
+def area(radius):
+    """The area of a circle, which must not be smaller than a point."""
+    if radius < 0:
+        raise ValueError("a radius is never negative")
+    return math.pi * radius**2
+
+
+def largest(numbers, default=None):
+    """Return the largest of several numbers, or the default of none."""
+    best = default
+    for number in numbers:
+        if best is None or number > best:
+            best = number
+    return best
+
+
+for radius in range(3):
+    print(f"radius {radius}: area {area(radius):.2f}")
+'''

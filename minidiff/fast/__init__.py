@@ -2,14 +2,15 @@
 
 Each is a function and a can_run; the order, best first, follows what was measured
 (notebooks/results). Open flash.py first: flash-attn 2 and 4. In Triton: pair.py does both heads of
-a pair at once, decode.py reads a KV cache.
+a pair at once, decode.py reads a KV cache. decoder.py writes text with step.py and draw.py.
 """
 
 import torch
 
 from minidiff.attention import CACHED, PAIR, PLAIN, SDPA, SDPA_CACHED, Kernel
-from minidiff.fast import flash, pair
+from minidiff.fast import decoder, flash, pair
 from minidiff.fast.packages import needs
+from minidiff.generate import WRITERS
 
 
 def _any_gpu(sdpa):
@@ -47,7 +48,17 @@ def _as_many_keys(q, k):
 _FLASH2 = needs("flash_attn", "flash-attn", (8, 0), (32, 64, 128))
 _FLASH4 = needs("flash_attn.cute.interface", "flash-attn-4", (9, 0), (32, 64, 128))
 _SPLIT = needs("minidiff.fast.decode", "triton", (8, 0), range(8, 257, 8), _one_query)
-_PAIR = needs("minidiff.fast.pair_kernel", "triton", (9, 0), (64, 128), _as_many_keys)
+_PAIR = needs("minidiff.fast.pair_kernel", "triton", (9, 0), pair.HEAD_SIZES, _as_many_keys)
+_PAIR_64 = needs("minidiff.fast.pair_kernel", "triton", (9, 0), (64,), _as_many_keys)
+
+
+def _pair_by_itself(q, k, v):
+    """Where "auto" takes the pair: where a training step was faster by it (bench_pair.json). At
+    d = 128 it was not, and beside flash-attn 4 it was not measured."""
+    if _FLASH4(q, k, v) is None:
+        return "flash-attn 4 can run, and the two were not compared; use backend='pair'"
+    return _PAIR_64(q, k, v)
+
 
 _SDPA, _SDPA_CACHED = _any_gpu(SDPA), _any_gpu(SDPA_CACHED)
 _flash2, _flash4 = Kernel("flash2", flash.flash2, _FLASH2), Kernel("flash4", flash.flash4, _FLASH4)
@@ -71,8 +82,10 @@ CACHED |= {
     "flash4": [_flash2_cached, _SDPA_CACHED],
 }
 PAIR |= {backend: [None] for backend in PLAIN}
-PAIR |= {"auto": [_pair, None], "pair": [_pair]}
+PAIR |= {"auto": [_pair._replace(can_run=_pair_by_itself), None], "pair": [_pair]}
 PLAIN["pair"], CACHED["pair"] = PLAIN["auto"], CACHED["auto"]  # where there is no pair
+
+WRITERS.append(decoder.write)
 
 
 def available_backends(device=None):

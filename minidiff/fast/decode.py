@@ -14,10 +14,15 @@ This file needs Triton, which comes with PyTorch for GPUs: import it only where 
 
 import functools
 import math
+import os
+import shutil
 
 import torch
 import triton
 import triton.language as tl
+
+if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+    raise ImportError("Triton needs a C compiler to start its kernels: install gcc, or set CC")
 
 WARPS, STAGES = 4, 3  # 3 stages: one tile is computed on while the next is on its way
 TILE_BYTES = 2**14  # a tile of keys, and one of values; two of each take 64 KB of shared memory
@@ -25,7 +30,7 @@ PROGRAMS_PER_SM = 2  # 64 KB on their way to every SM: what a Hopper's memory ne
 START_COST = 2  # of starting and ending a program, in the time of a tile
 
 
-def split_decode(q, k_cache, v_cache, n_keys, *, n_splits=None):
+def split_decode(q, k_cache, v_cache, n_keys, *, lam_logit=None, n_splits=None):
     """Attention of one query per sequence over the first n_keys positions of a cache.
 
     n_keys is read on the device and no shape depends on it: one CUDA graph serves every length.
@@ -34,9 +39,11 @@ def split_decode(q, k_cache, v_cache, n_keys, *, n_splits=None):
         q: (B, 1, H, d), float16, bfloat16 or float32 (slow).
         k_cache, v_cache: (B, S_max, h_kv, d), where h_kv divides H; any strides but the last.
         n_keys: int32 tensor (1,), at least 1. What the cache holds after n_keys is never read.
+        lam_logit: (B, 1, H/2), contiguous: subtract in each pair of heads, as in
+            attention.differential; None: do not.
         n_splits: among how many programs the keys are split, a power of two; None: by rule.
     Returns:
-        (B, 1, H, d), in the dtype of q. No gradients.
+        (B, 1, H, d), or (B, 1, H/2, d) of the pairs, in the dtype of q. No gradients.
     Raises:
         ValueError: the shapes or strides do not fit.
     """
@@ -53,7 +60,7 @@ def split_decode(q, k_cache, v_cache, n_keys, *, n_splits=None):
     n_splits = n_splits or count_splits(B * h_kv, triton.cdiv(S_max, block), _n_sm(q.device))
     scratch = q.new_empty(B, H, n_splits, d, dtype=torch.float32)
     top, total = q.new_empty(2, B, H, n_splits, dtype=torch.float32)
-    out = q.new_empty(q.shape)
+    out = q.new_empty(B, 1, H if lam_logit is None else H // 2, d)
     with torch.cuda.device_of(q):  # Triton launches on the current device
         _attend_split[h_kv, B, n_splits](
             q, k_cache, v_cache, n_keys, scratch, top, total, math.log2(math.e) / math.sqrt(d),
@@ -61,7 +68,8 @@ def split_decode(q, k_cache, v_cache, n_keys, *, n_splits=None):
             *k_cache.stride()[1:3], *v_cache.stride()[1:3], group, rows, d, wide, block,
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
-        _combine[(B * H,)](scratch, top, total, out, n_splits, d, wide, num_warps=8)
+        programs = (out.numel() // d,)
+        _combine[programs](scratch, top, total, lam_logit, out, n_splits, d, wide, num_warps=8)
     return out
 
 
@@ -146,13 +154,29 @@ def _attend_split(
 
 
 @triton.jit
-def _combine(scratch, top, total, out, n_splits: tl.constexpr, d: tl.constexpr, wide: tl.constexpr):
-    """One program: the splits of one query head. An empty split has top -inf, so weight 0."""
-    b_head = tl.program_id(0).to(tl.int64)  # in (B, H)
-    place = b_head * n_splits + tl.arange(0, n_splits)
+def _combine(
+    scratch, top, total, lam_logit, out, n_splits: tl.constexpr, d: tl.constexpr,
+    wide: tl.constexpr,
+):  # fmt: skip
+    """One program: the splits of one query head, or of the two heads of a pair."""
+    head = tl.program_id(0).to(tl.int64)  # in (B, heads of out)
+    if lam_logit is None:
+        acc = _all_splits(scratch, top, total, head, n_splits, d, wide)
+    else:
+        lam = tl.sigmoid(tl.load(lam_logit + head).to(tl.float32))
+        acc = _all_splits(scratch, top, total, 2 * head, n_splits, d, wide)
+        acc -= lam * _all_splits(scratch, top, total, 2 * head + 1, n_splits, d, wide)
+    channel = tl.arange(0, wide)
+    tl.store(out + head * d + channel, acc.to(out.dtype.element_ty), mask=channel < d)
+
+
+@triton.jit
+def _all_splits(
+    scratch, top, total, head, n_splits: tl.constexpr, d: tl.constexpr, wide: tl.constexpr
+):
+    """The output of one query head (wide,). An empty split has top -inf, so weight 0."""
+    place = head * n_splits + tl.arange(0, n_splits)
     tops = tl.load(top + place)
     weights = tl.exp2(tops - tl.max(tops, 0))  # (n_splits,)
     acc = tl.sum(_load_tile(scratch, place, d, d, wide) * weights[:, None], 0)  # (wide,)
-    acc /= tl.sum(tl.load(total + place) * weights, 0)
-    channel = tl.arange(0, wide)
-    tl.store(out + b_head * d + channel, acc.to(out.dtype.element_ty), mask=channel < d)
+    return acc / tl.sum(tl.load(total + place) * weights, 0)

@@ -46,7 +46,10 @@ COLOURS = {  # keys: the names in minidiff.variants
     "sink_logit": "#999933",
     "gated": "#444444",
     "gated_headwise": "#999999",
-}
+    "sparse_softmax": "#0003D6", "sparse_pair": "#C0010B", "sparse_head": "#9F03D7",
+    "sparse_a1": "#D6D66B", "sparse_group": "#D50787", "yoco_softmax": "#03D7C8",
+    "yoco_diff_v2": "#28C602", "moe_softmax": "#6B53B8", "moe_diff_v2": "#00730A",
+}  # fmt: skip
 SIGNED = plt.get_cmap("RdBu_r").with_extremes(bad="#ececec")  # red adds, blue takes away
 DOT = {"marker": "o", "markeredgecolor": "white"}
 DASHED = {"color": "black", "linestyle": "--", "linewidth": 1.5}
@@ -261,12 +264,13 @@ def token_labels(tokens):
 
 
 def _name_ticks(axis, tokens, room):
-    """Write the tokens at the ticks if each has ``room`` points for it, else some positions."""
+    """Write the tokens at the ticks, smaller where they are many; positions below 9 points."""
     across = axis.axis_name == "x"
-    if tokens is None or room < (9 if across else 13):  # a character's width, or height
+    size = min(13, room * (1.4 if across else 1))  # a character is higher than it is wide
+    if tokens is None or size < 9:
         axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         return
-    axis.set_ticks(range(len(tokens)), list(tokens), fontfamily="monospace", fontsize=13)
+    axis.set_ticks(range(len(tokens)), list(tokens), fontfamily="monospace", fontsize=size)
     axis.set_tick_params(length=0)
     for label, token in zip(axis.get_ticklabels(), tokens, strict=True):
         label.set_rotation(90 if across and len(token) > 1 else 0)

@@ -72,13 +72,14 @@ def probe(model, idx, *, threshold=0.3, skip=None):
     skip = max(1, min(64, T // 4)) if skip is None else skip
     if not 1 <= skip < T:  # query 0 sees only itself: its share of the first token is always 1
         raise ValueError(f"skip={skip} must be from 1 to T - 1 = {T - 1}")
-    for layer, block in enumerate(model.blocks):
-        sequences = []
-        for b in range(len(x)):
-            view = _look(block, x[b : b + 1], rope)
+    layers = [[] for _ in model.blocks]  # the measurements of each, one for a sequence
+    for row in x.unsqueeze(1):  # (1, T, D); a sequence at a time: a layer may read one before it
+        for block, sequences in zip(model.blocks, layers, strict=True):
+            view = _look(block, row, rope)
             sequences.append(_measure(view, threshold, skip))
-            x[b] = view.out
-            del view  # before the next sequence makes its maps
+            row = view.out[None].to(x.dtype)
+            del view  # before the next layer makes its maps
+    for layer, sequences in enumerate(layers):
         columns = {name: _reduce(name, [s[name] for s in sequences]) for name in sequences[0]}
         for head in range(len(columns["rms"])):
             found = {n: v[head] if isinstance(v, list) else v for n, v in columns.items()}

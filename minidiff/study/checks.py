@@ -180,7 +180,7 @@ class TimeEstimate:
         """One for each rate that both lengths have."""
         speeds = {
             row["params"]: row["vs_softmax_1.5h"]
-            for row in evidence.files["bench_train"]["rows"]
+            for row in evidence.files["bench_pair"]["rows"]
             if row["variant"] == "diff_v2"
         }
         for short in evidence.studies(self.files):

@@ -17,23 +17,16 @@ from pathlib import Path
 import torch
 
 from minidiff.data import open_data
+from minidiff.devices import only_one_process, pick_device
+from minidiff.files import alone, replace_text
+from minidiff.limits import check_training
 from minidiff.look.probe import probe, spikes, summary
-from minidiff.runs import load_run, read_metrics, replace_file
-from minidiff.train import TrainConfig, pick_device, train
+from minidiff.runs import CHECKPOINT, WEIGHTS, load_run, read_metrics
+from minidiff.study.results import METRICS, read_results
+from minidiff.train import TrainConfig, train
 from minidiff.variants import START, parameter_counts, variant
 
 MATCHED_PERCENT = 0.5  # parameter counts that differ by more are marked in the table
-METRICS = (  # of a run's row; what the pairs of variants are compared on
-    "val_loss",
-    "first_share_eff_mean",
-    "first_share_eff_max",
-    "sink_rate_eff_mean",
-    "rms_mean",
-    "out_top1_max",
-    "out_ratio_max",
-    "qk_top1_max",
-    "n_spikes",
-)
 
 
 @dataclass
@@ -51,36 +44,57 @@ class Compare:
     def __post_init__(self):
         if not self.variants:
             raise ValueError("--variants: give at least one name")
-        for name in self.variants:
-            variant(self.config.model, name)  # an unknown or impossible one stops here
+        if self.probe_windows < 1:
+            raise ValueError("--probe-windows must be at least 1")
+        if not self.seeds:
+            raise ValueError("--seeds: give at least one")
+        check_training(self.config, pick_device(self.config.device))
+        for lr, seed, name in self._grid():
+            self._config(name, lr, seed)  # an unknown or impossible one stops here
 
     def run(self):
         """Run what the results file lacks, then print the tables."""
-        data = self._opened()
-        done = {row["key"] for row in data["rows"]}
-        grid = itertools.product(self.lrs or (self.config.lr,), self.seeds, self.variants)
-        for lr, seed, name in grid:
-            key = self._key(name, lr, seed)
-            if key not in done:
-                done.add(key)
-                data["rows"].append(self.one_run(key, name, lr, seed))
-                data["pairs"] = pairs(data["rows"])
-                self._write(data)
+        only_one_process("compare")
+        self.results.parent.mkdir(parents=True, exist_ok=True)
+        model = self.config.model  # the text once: files of the first run are no text of the second
+        self._corpus = open_data(self.config.data, model.vocab_size, model.block_size)
+        print(self._corpus.report)
+        with alone(self.results):
+            data = self._opened()
+            done = {row["key"]: row for row in data["rows"]}
+            for lr, seed, name in self._grid():
+                key = self._key(name, lr, seed)
+                if key not in done:
+                    self._write(data)  # if that cannot be done, then not an hour later
+                    done[key] = self.one_run(key, name, lr, seed)
+                    data["rows"].append(done[key])
+                    self._write(data)
+                if done[key].get("weights_kept") is False:  # only now: the row is written
+                    for file in WEIGHTS:
+                        (Path(self.config.out) / key / file).unlink(missing_ok=True)
         print(table(data["rows"]))
         print(pair_table(pairs(data["rows"])))
+
+    def _grid(self):
+        return itertools.product(self.lrs or (self.config.lr,), self.seeds, self.variants)
+
+    def _config(self, name, lr, seed, **more):
+        model = variant(self.config.model, name)
+        return dataclasses.replace(self.config, model=model, lr=lr, seed=seed, **more)
 
     def _opened(self):
         """The results file, or an empty one; refused where its runs do not compare with these."""
         settings = dataclasses.asdict(self.config)
-        settings |= settings.pop("model") | {"data": self._data().fingerprint}
+        settings |= settings.pop("model") | {"data": self._corpus.fingerprint}
         settings["probe_windows"] = self.probe_windows
         for name in ("lr", "seed", "out", "device", "compile", "resume", "overwrite", "log_every",
                      "save_every"):  # fmt: skip
             del settings[name]  # in each run's key, or of no influence on its numbers
         if not self.results.exists():
             return {"settings": settings, "command": [], "rows": []}
-        data = json.loads(self.results.read_text())
-        before = data.get("settings", {})
+        data = read_results(self.results)
+        before = {f.name: f.default for f in dataclasses.fields(self.config)}  # of older versions
+        before |= data.get("settings") or dict.fromkeys(settings)
         changed = [name for name in settings if settings[name] != before.get(name)]
         if changed:
             raise ValueError(
@@ -91,48 +105,43 @@ class Compare:
 
     def one_run(self, key, name, lr, seed):
         """Train and probe one model; returns its row of the results."""
-        settings = {"model": variant(self.config.model, name), "lr": lr, "seed": seed}
         out = Path(self.config.out) / key
-        begun = (out / "checkpoint.safetensors").exists()  # it was stopped on the way
-        settings |= {"out": str(out), "resume": begun, "overwrite": not begun}
-        config = dataclasses.replace(self.config, **settings)
+        begun = (out / CHECKPOINT).exists()  # it was stopped on the way
+        config = self._config(name, lr, seed, out=str(out), resume=begun, overwrite=not begun)
         row = {"key": key, "variant": name, "lr": lr, "seed": seed, "steps": config.steps}
         row["params"] = parameter_counts(self.config.model, name)
         try:
-            train(config, on_start=START.get(name))
+            train(config, on_start=START.get(name), corpus=self._corpus)
         except FloatingPointError as error:
             row["diverged"] = str(error)
-        row |= curve(read_metrics(out))
+        rows = read_metrics(out)
+        row |= curve(rows) | {"weights_kept": self.keep_weights}
         if "diverged" not in row:
+            if sum("loss" in logged for logged in rows) != config.steps:
+                raise ValueError(f"{out}/metrics.jsonl lacks steps: delete {out}, and run it again")
             row |= self._probed(out)
-        if not self.keep_weights:
-            for file in out.glob("*.safetensors"):
-                file.unlink()
         return row
 
     def _probed(self, folder):
         model = load_run(folder, pick_device(self.config.device))
         idx, _ = next(
-            self._data().val.fixed_batches(1, self.probe_windows, model.config.block_size)
+            self._corpus.val.fixed_batches(1, self.probe_windows, model.config.block_size)
         )
         found = summary(probe(model, idx)) | opposed_heads(model)
         return {k: v for k, v in found.items() if v is not None}
 
-    def _data(self):
-        model = self.config.model
-        return open_data(self.config.data, model.vocab_size, model.block_size)
-
     def _key(self, name, lr, seed):
         size = f"D{self.config.model.n_embd}-L{self.config.model.n_layer}"
-        return f"{name}-{size}-{self.config.steps}x{self.config.batch_size}-lr{lr:g}-seed{seed}"
+        rate = f"{lr:g}" if float(f"{lr:g}") == lr else repr(lr)  # no two rates look alike
+        return f"{name}-{size}-{self.config.steps}x{self.config.batch_size}-lr{rate}-seed{seed}"
 
     def _write(self, data):
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         data |= {"machine": gpu, "torch": torch.__version__, "date": str(date.today())}
         if (command := " ".join(sys.argv)) not in data["command"]:
             data["command"].append(command)
-        self.results.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.results, lambda path: path.write_text(json.dumps(data, indent=1) + "\n"))
+        data["pairs"] = pairs(data["rows"])
+        replace_text(self.results, json.dumps(data, indent=1) + "\n")
 
 
 def join(files, result):
@@ -141,7 +150,7 @@ def join(files, result):
     Raises:
         ValueError: the files hold runs with different settings or on different texts.
     """
-    parts = [json.loads(Path(file).read_text()) for file in files]
+    parts = [read_results(file) for file in files]
     settings = parts[0].get("settings")  # a file from before they were kept has none
     if settings is None or any(part.get("settings") != settings for part in parts):
         raise ValueError("these runs had different settings or texts: their losses do not compare")
@@ -149,7 +158,7 @@ def join(files, result):
     commands = list(dict.fromkeys(line for part in parts for line in part["command"]))
     joined = parts[-1] | {"command": commands, "rows": list(rows.values())}
     joined["pairs"] = pairs(joined["rows"])
-    replace_file(Path(result), lambda path: path.write_text(json.dumps(joined, indent=1) + "\n"))
+    replace_text(result, json.dumps(joined, indent=1) + "\n")
 
 
 def curve(rows):

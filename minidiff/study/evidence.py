@@ -14,6 +14,7 @@ import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from minidiff.files import read_json
 from minidiff.study.compare import interval
 from minidiff.train import TrainConfig
 
@@ -27,9 +28,10 @@ SEEDS = 3  # a rate with fewer is no candidate for the best one, where another h
 
 def load(path):
     """A results file as a dict; a missing one is named with the fix."""
+    fix = "claims --measure or measure.sh makes it"
     if not Path(path).exists():
-        raise ValueError(f"{path} is missing: claims --measure or measure.sh makes it")
-    return json.loads(Path(path).read_text())
+        raise ValueError(f"{path} is missing: {fix}")
+    return read_json(path, fix)
 
 
 @dataclass
@@ -136,7 +138,7 @@ class Evidence:
             study.rows += [about | {"file": path.stem} | row for row in data["rows"]]
         found = [study for study in studies.values() if study.rows]
         self.all = sorted(found, key=lambda study: (-study.steps, -len(study.rows)))
-        for name in ("claims_cpu", "bench_train", "bench_decode"):
+        for name in ("claims_cpu", "bench_pair", "bench_train", "bench_decode"):
             self.files[name] = load(self.folder / f"{name}.json")
 
     def studies(self, where="evidence_*"):

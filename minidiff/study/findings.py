@@ -115,8 +115,15 @@ def verdict(primary, secondary):
 
 def joint_confidence(findings):
     """Of each interval, so that all of them together have 95%."""
-    tests = sum(finding.test in ("t", "sign") and finding.claimed != SHOWN for finding in findings)
-    return 1 - 0.05 / max(tests, 1)
+    return 1 - 0.05 / max(sum(map(_can_decide, findings)), 1)
+
+
+def _can_decide(finding):
+    """Whether there is an interval at all: one run has none, nor has a count of ties."""
+    if finding.claimed == SHOWN:
+        return False
+    several = finding.test == "t" and len(finding.sample) > 1
+    return several or (finding.test == "sign" and finding.signs[1] > 0)
 
 
 def holm(p_values, level=0.05):

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from minidiff.data import open_data
+from minidiff.files import replace_text
 from minidiff.look.probe import probe, summary
 from minidiff.model import ATTENTION, GPT, GPTConfig
-from minidiff.runs import load_pretrained, replace_file
+from minidiff.runs import load_pretrained
 from minidiff.study.evidence import RESULTS, load
 from minidiff.train import PRESETS
 from minidiff.variants import variant
@@ -102,8 +103,8 @@ def initial_rms(
 
 
 def steps_in_equal_time(name, steps, folder=RESULTS, size="25m"):
-    """How many steps a variant makes while DIFF V2 makes ``steps``, by bench_train.json."""
-    rows = load(Path(folder) / "bench_train.json")["rows"]
+    """How many steps a variant makes while DIFF V2 makes ``steps``, by bench_pair.json."""
+    rows = load(Path(folder) / "bench_pair.json")["rows"]
     ms = {row["variant"]: row["ms"] for row in rows if row["size"] == size}
     return round(steps * ms["diff_v2"] / ms[name])
 
@@ -124,4 +125,4 @@ def measure(folder=RESULTS):
         "initial_rms": initial_rms(),
     }
     text = json.dumps(found, indent=1) + "\n"
-    replace_file(Path(folder) / "claims_cpu.json", lambda path: path.write_text(text))
+    replace_text(Path(folder) / "claims_cpu.json", text)

@@ -11,7 +11,7 @@ import torch
 import torch.nn as nn
 
 from minidiff.model import ATTENTION, GPT
-from minidiff.variants import ablations, cures, v1  # noqa: F401  (importing registers them)
+from minidiff.variants import ablations, cures, moe, sparse, v1, yoco  # noqa: F401  (importing registers them)
 from minidiff.variants.constructed import start_constructed
 
 _TABLE = {  # name: (its heads for each head of DIFF V2, description)
@@ -30,6 +30,15 @@ _TABLE = {  # name: (its heads for each head of DIFF V2, description)
     "sink_logit": (1.5, "softmax with a learned sink logit for each head (gpt-oss)"),
     "gated": (1, "softmax with a sigmoid gate on each channel of each head"),
     "gated_headwise": (1.5, "softmax with one sigmoid gate for each head"),
+    "sparse_softmax": (1.5, "softmax over chosen blocks of keys, a choice for each head (MoBA)"),
+    "sparse_pair": (1, "V2 over chosen blocks, one choice for the two heads of a pair"),
+    "sparse_head": (1, "V2 over chosen blocks, each head of a pair with its own: the mistake"),
+    "sparse_a1": (1, "V2 over chosen blocks, the first head of a pair chooses for both"),
+    "sparse_group": (1, "V2 over chosen blocks, one choice for all heads that share keys"),
+    "yoco_softmax": (1.5, "YOCO with softmax: windows below, one pair of keys and values above"),
+    "yoco_diff_v2": (1, "YOCO with V2 in both halves; fewer parameters: half of W_K, W_V is gone"),
+    "moe_softmax": (1.5, "softmax, and 2 of 16 experts for each token: more parameters, same cost"),
+    "moe_diff_v2": (1, "V2, and 2 of 16 experts for each token: more parameters, same cost"),
 }
 VARIANTS = {name: description for name, (_, description) in _TABLE.items()}
 START = {"softmax_2h_start": start_constructed}  # variants whose first weights are special

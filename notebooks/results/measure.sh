@@ -10,12 +10,18 @@
 #   long       softmax (1.5h heads) and DIFF V2 for 1500 steps, one seed
 #   rates      short runs at larger and larger learning rates, three seeds
 #   small      the same two on too little text, three seeds
-#   equal_time softmax with 1.5h and with h heads, for as long as DIFF V2 takes by bench_train.json
+#   equal_time softmax with 1.5h and with h heads, for as long as DIFF V2 takes by bench_pair.json
+#   small_rates  the shipped pair's size, 1200 steps at three learning rates, one seed
 #   ops, train, decode   the speed benches
+#   pair_bench training steps with and without the fused pair, where flash-attn is not installed
+#   writing    generate through the fused kernels, piece by piece
 #   profile    the kernels of a training step
+#   context    YOCO's prefill, decoding step and cache, attention over blocks, at 8k to 512k tokens
+#   sparsity   what each choice of blocks keeps of the models in RUNS (the shipped pair)
+#   sparse, yoco, moe   models trained so at 25M, three seeds; to be compared with lr's at 1e-3
 # The files go to runs/results, or to OUT; a run that is in its file is not run again, so that a part
 # that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
-# runs/results` prints the claims from them (it needs all parts but ops and profile). README.md
+# runs/results` prints the claims from them (it needs main, lr, train, pair_bench and decode). README.md
 # beside this says what was run, and how.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -54,7 +60,7 @@ for part in "$@"; do
     small)
       compare --steps 1500 --batch-size 32 --data stdlib --results "$out/evidence_25m_small_data.json" ;;
     equal_time)
-      for name in softmax_1.5h softmax_h; do  # train must have been run, by the same code
+      for name in softmax_1.5h softmax_h; do  # pair_bench must have been run, by the same code
         steps=$($python -c "from minidiff.study.measure import steps_in_equal_time as steps
 print(steps('$name', 1000, '$out'))")
         compare --steps "$steps" --lrs 1e-3 --seeds 0 1 2 3 4 5 --variants "$name" \
@@ -64,10 +70,34 @@ print(steps('$name', 1000, '$out'))")
       compare --steps 300 --batch-size 32 --seeds 0 1 2 --lrs 6e-3 1.2e-2 2.4e-2 \
         --results "$out/evidence_25m_rates.json" \
         --variants softmax_1.5h diff_v2 diff_halves diff_no_sigmoid ;;
+    small_rates)
+      compare --lrs 1e-3 2e-3 4e-3 --warmup-steps 250 --steps 1200 --n-layer 7 --n-embd 256 \
+        --n-head 4 --seeds 0 --probe-windows 16 --results "$out/evidence_5m_rates.json" ;;
+    pair_bench)  # at d = 128 auto takes two steps; with --backend pair the kernel
+      $python -m minidiff bench train --variants softmax_1.5h diff_v2 two_steps softmax_h \
+        --out "$out/bench_pair.json" ;;
+    writing)
+      OUT="$out" $python notebooks/results/measure_writing.py
+      mv "$out/writing.json" "$out/bench_writing.json" ;;
     ops | train | decode) $python -m minidiff bench "$part" --out "$out/bench_$part.json" ;;
     profile)
       $python -m minidiff bench train --profile --sizes 25m 350m \
         --variants softmax_1.5h softmax_2h diff_v2 --out "$out/bench_profile.json" ;;
+    context) $python -m minidiff.bench.context --out "$out/bench_context.json" ;;
+    sparsity)
+      # shellcheck disable=SC2086  # RUNS is a list of folders
+      $python -m minidiff.study.sparsity \
+        ${RUNS:-notebooks/checkpoints/diff_v2 notebooks/checkpoints/softmax_1.5h} \
+        --out "$out/sparsity.json" ;;
+    sparse)
+      compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_sparse.json" \
+        --variants sparse_softmax sparse_pair sparse_head ;;
+    yoco)
+      compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_yoco.json" \
+        --variants yoco_softmax yoco_diff_v2 ;;
+    moe)
+      compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_moe.json" \
+        --variants moe_softmax moe_diff_v2 ;;
     *) echo "unknown part $part" >&2; exit 2 ;;
   esac
 done

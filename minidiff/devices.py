@@ -1,0 +1,110 @@
+"""Where and how a step is computed: processes, device, dtype, compilation."""
+
+import importlib.util
+import logging
+import os
+import shutil
+
+import torch
+import torch.distributed as dist
+
+log = logging.getLogger("minidiff")
+
+
+def processes():
+    """(rank, number of processes) that torchrun's environment names; alone (0, 1)."""
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise ValueError(
+            f"RANK={rank} and WORLD_SIZE={world} in the environment do not fit: start several "
+            "processes with torchrun, or unset both"
+        )
+    return int(rank), int(world)
+
+
+def only_one_process(what):
+    """Refuse torchrun where the work is not shared."""
+    if processes()[1] > 1:
+        raise ValueError(f"{what} runs in one process: start it without torchrun")
+
+
+def start_distributed(device):
+    """As :func:`processes`, which can then talk to each other."""
+    rank, world = processes()
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return rank, world
+
+
+def pick_device(name="auto"):
+    """The torch.device of "auto" (this process's GPU, or the CPU), "cpu", "cuda" or "mps"."""
+    if name not in ("auto", "cpu", "cuda", "mps"):
+        raise ValueError(f"--device {name}: use auto, cpu, cuda or mps")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise ValueError("device=mps: PyTorch sees no Apple GPU here; use --device cpu")
+        return torch.device("mps")
+    if not torch.cuda.is_available():
+        raise ValueError("device=cuda: PyTorch sees no GPU here; use --device cpu")
+    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= count:
+        raise ValueError(f"every process needs a GPU of its own: use --nproc_per_node {count}")
+    device = torch.device("cuda", local)
+    torch.cuda.set_device(device)
+    return device
+
+
+def pick_dtype(device, name="auto"):
+    """What matmuls are computed in. auto: bfloat16 on a GPU that has it (Ampere, 2020, and newer),
+    float16 on an older one, float32 elsewhere. Weights are float32 in any case."""
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+def autocast(device, dtype=None):
+    """The context in which matmuls are done in dtype, or in that of ``pick_dtype``."""
+    dtype = dtype or pick_dtype(device)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def compiled(model, how, device):
+    """The model to call in training. auto: block by block on a GPU that can, else not at all.
+
+    All blocks share one compiled code, which is ready within seconds.
+    """
+    if how == "auto" and device.type == "cuda" and (reason := why_not_compile(device)):
+        log.warning("not compiled, so slower: %s", reason)
+        how = "none"
+    if how == "auto":
+        how = "blocks" if device.type == "cuda" else "none"
+    if how != "none":
+        torch.compiler.reset()  # what earlier models of this process left counts against a limit
+    if how == "blocks":
+        for block in model.blocks:
+            block.compile()
+    return torch.compile(model) if how == "model" else model
+
+
+def why_not_compile(device):
+    """What torch.compile lacks on this machine, with the fix; None where it can run."""
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is missing: pip install triton"
+        if torch.cuda.get_device_capability(device) < (7, 0):
+            return "Triton needs a GPU of compute capability 7.0 (Volta, 2017) or newer"
+    names = [os.environ.get("CC"), os.environ.get("CXX"), "cc", "gcc", "clang", "g++", "cl"]
+    if not any(shutil.which(name) for name in names if name):
+        return "there is no C compiler: install gcc or clang"
+    return None
+
+
+def to_device(device, tensor):
+    """To a GPU without waiting for the copy."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

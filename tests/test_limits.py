@@ -1,0 +1,79 @@
+"""Estimates of memory: from below, and made before anything is allocated."""
+
+import dataclasses
+import resource
+import time
+
+import pytest
+import torch
+from training import TINY
+
+from minidiff import GPT, VARIANTS, GPTConfig, variant
+from minidiff.limits import check_training, memory, model_bytes, training_bytes
+from minidiff.train import PRESETS, TrainConfig, train
+
+CPU = torch.device("cpu")
+
+
+def saved_bytes(model, x):
+    """What a forward pass keeps for the backward pass, but for the weights."""
+    own, kept = {t.untyped_storage().data_ptr() for t in model.state_dict().values()}, {}
+    own.add(model.rope.untyped_storage().data_ptr())
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # alive: no address comes twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(x, x)[1].backward()
+    return sum(size for size, _ in kept.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("deep", [2, 40])
+def test_the_estimate_is_from_below_and_near(name, deep):
+    model = dataclasses.replace(TINY, n_layer=deep, n_head=4, n_kv_head=2)
+    config = TrainConfig(model=variant(model, name), batch_size=4, grad_accum=2)
+    real = GPT(config.model)
+    weights, table = model_bytes(config.model)
+    assert weights == pytest.approx(sum(p.nbytes for p in real.parameters()))
+    assert table == real.rope.nbytes
+    activations = training_bytes(config) - 4 * weights - table
+    kept = saved_bytes(real, torch.zeros(2, 16, dtype=torch.long))
+    assert kept / 20 < activations <= kept
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": {"n_embd": 300_000}},
+        {"model": {"n_layer": 10**9}},
+        {"model": {"vocab_size": 2 * 10**9}},
+        {"model": {"head_dim": 2 * 10**9}},
+        {"model": {"block_size": 2 * 10**9}},
+        {"batch_size": 10**9},
+        {"batch_size": 8 * 10**9, "grad_accum": 10**9},
+        {"eval_batches": 10**12},
+    ],
+)
+def test_what_cannot_fit_is_refused_at_once_with_the_bytes(config, settings):
+    model = dataclasses.replace(PRESETS["laptop"].model, **settings.pop("model", {}))
+    config = dataclasses.replace(config, model=model, **settings)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    with pytest.raises(ValueError, match=r"needs at least [\d,.inf]+ GB of memory, and cpu has"):
+        train(config)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+    assert time.perf_counter() - start < 20
+
+
+def test_what_can_fit_is_not_refused():
+    for config in PRESETS.values():
+        check_training(config, CPU)
+    check_training(TrainConfig(model=GPTConfig(n_layer=24, n_embd=1024, block_size=2048)), CPU)
+
+
+def test_the_memory_of_this_machine_is_known():
+    assert 1e8 < memory(CPU) < 1e14
