@@ -228,7 +228,7 @@ CLAIMS = (
     Claim(
         "13a", "V1's per-head norm magnifies the gradient of a uniform head, as a power of n", BLOG,
         Cpu("power of n, with the norm over without (by theory 1/2)", "a uniform head, 16 to 8192",
-            v1_exponents, ABOVE, "steps of n", 2),
+            v1_exponents, ABOVE, "range of 5 steps of n", 2, test="range"),
         notebook=ABLATIONS, command="python -m minidiff claims --measure",
     ),
     Claim(
@@ -257,7 +257,7 @@ CLAIMS = (
     Claim(
         "17", "cancelling may mitigate the rounding error of attention", BLOG,
         Cpu("relative error of the heads in bfloat16: diff_v2 minus softmax_1.5h", "shipped pair",
-            rounding_of_heads, BELOW, "layers of one pair", 5),
+            rounding_of_heads, BELOW, "range of the layers of one pair", 5, test="range"),
         notebook=ABLATIONS, command="python -m minidiff claims --measure",
     ),
     cure("Q5", "off-by-one softmax makes sinks smaller", "off_by_one"),
