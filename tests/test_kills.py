@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,9 +125,13 @@ def test_stopped_before_any_file_operation_and_started_again_all_is_equal(tmp_pa
     assert run_child(work, whole, None, False) == 0, Path(f"{whole}.log").read_text()
     expected, total = everything(whole), len(Path(f"{whole}.seen").read_text().splitlines())
     assert total >= points  # the hook sees them
-    for n in range(1, total + 1):
+
+    def check(n):
         folder = fresh(f"stopped{n}")
         log = Path(f"{folder}.log")
         assert run_child(work, folder, n, False) == 9, log.read_text()
         assert run_child(work, folder, None, True) == 0, f"point {n}: {log.read_text()}"
         assert everything(folder) == expected, f"point {n}: {log.read_text()}"
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(check, range(1, total + 1)))

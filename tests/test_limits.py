@@ -39,7 +39,8 @@ def test_the_estimate_is_from_below_and_near(name, deep):
     config = TrainConfig(model=variant(model, name), batch_size=4, grad_accum=2)
     real = GPT(config.model)
     weights, table = model_bytes(config.model)
-    assert weights == pytest.approx(sum(p.nbytes for p in real.parameters()))
+    exact = sum(p.nbytes for p in real.parameters())
+    assert weights == pytest.approx(exact, rel=2e-3)  # over 32 layers: in proportion
     assert table == real.rope.nbytes
     activations = training_bytes(config) - 4 * weights - table
     kept = saved_bytes(real, torch.zeros(2, 16, dtype=torch.long))
