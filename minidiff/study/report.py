@@ -271,9 +271,10 @@ Written by `python -m minidiff claims --write` from the files beside it: change 
 *value [95%]* is a mean with Student's t interval over the seeds; for spikes, which are counts, the
 share of the seeds with fewer (ties are left out), with its exact interval: a sign test, in which a
 seed counts once, however many rates it was run at; for benches the median and the range over
-rounds, and so for parts of one model, its layers say. *one run* has no interval. *says* is where the interval lies: for, against, or open where
-it holds the bound (0, or what the number names); *shown* has no vote. For the lines that are not
-bold it is the wider interval, 95% for all of a claim together, that counts.
+rounds, and so for the parts of one model. *one run* has no interval. *says* is where the interval
+lies: for, against, or open where it holds the bound (0, or what the number names); *shown* has no
+vote. For the lines that are not bold it is the wider interval, 95% for all of a claim together,
+that counts.
 
 **How many.** Each primary interval counts for itself; with Holm's correction
 {{holm}} The best rate
