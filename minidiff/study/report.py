@@ -16,9 +16,7 @@ from minidiff.study.findings import holm, joint_confidence, p_value, verdict
 PAIR = ("diff_v2", "softmax_1.5h")
 LABELS = {"diff_v2": "DIFF V2", "softmax_1.5h": "softmax 1.5h"}
 BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
-INTRODUCTION = """\
-Is DIFF V2's loss lower than that of softmax with as many parameters? The difference, nats a byte:
-"""
+INTRODUCTION = "A lower loss than softmax with as many parameters? Difference, nats a byte:\n"
 FIGURE = "![Loss against learning rate; the gap over training](notebooks/results/worth_it.png)"
 ANSWERS = {
     "supported": "yes",
@@ -68,10 +66,10 @@ def readme_text(judged):
     loss, time, large = (found[number] for number in ("3, 12", "Q2", "Q4"))
     primary = found["7"].primary
     speed = next(f for f in found["7"].findings if f.what == primary.what and f.where == "25m")
-    speed = f" (this model trains at {speed.number:.2f} of the speed)"
+    speed = f" (at {speed.number:.2f} of the speed)"
     lines = [
         INTRODUCTION,
-        _case("Same parameters and steps", loss) + _other_rates(loss),
+        _case("Same parameters and steps", loss) + _other_rates(loss, _rate(large)),
         _case("Same GPU time", time) + speed,
         _case("Learning rate too large", large) + (f" at {_rate(large)}" if large.primary else ""),
     ]
@@ -91,15 +89,17 @@ def _case(fixed, each):
     return f"- {fixed}: **{ANSWERS[each.verdict]}**, {_number(each).replace('Not', 'not')}"
 
 
-def _other_rates(each):
-    """The rate of a claim's primary number, and its number at the other rates of that study."""
+def _other_rates(each, told):
+    """The rate of a claim's primary number, and its number at the study's other rates but one."""
     if not each.primary:
         return ""
     same = each.primary.where.rpartition(", ")[0] + ", rate "
     others = [
         f"{finding} at {finding.where.removeprefix(same)}"
         for finding in each.secondary
-        if finding.what == each.primary.what and finding.where.startswith(same)
+        if finding.what == each.primary.what
+        and finding.where.startswith(same)
+        and finding.where != same + told
     ]
     return f" at {_rate(each)} ({'; '.join(others)})" if others else f" at {_rate(each)}"
 
