@@ -31,7 +31,7 @@ site: .venv/ready  ## the course and the live explorer as a folder of pages, sit
 	mv .venv/site/html site
 	@echo 'open site/index.html, or: python -m http.server -d site'
 
-notebooks: .venv/ready  ## run every notebook and store its outputs: 6 minutes on 2 CPU cores
+notebooks: .venv/ready  ## run every notebook and store its outputs: 8 minutes on 2 CPU cores
 	$(BIN)/python notebooks/build.py
 
 # The tensors are small: a second thread only waits for the first.
@@ -42,7 +42,7 @@ quick: .venv/ready  ## ruff, and the tests that take under a second: a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test: .venv/ready  ## ruff, the tests, and every notebook: 8 minutes on 2 CPU cores
+test: .venv/ready  ## ruff, the tests, and every notebook: 17 minutes on 2 CPU cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest

@@ -180,7 +180,7 @@ def choose(operation, backend, q, k, v):
     for kernel in operation[backend]:
         reason = kernel and kernel.can_run(q, k, v)
         if reason is None:
-            if kernel and not torch.compiler.is_compiling():
+            if kernel and operation is not CACHED and not torch.compiler.is_compiling():
                 _say(kernel.name, q.device, q.dtype, q.shape[-1], passed_over)
             return kernel
         passed_over += f"; not {kernel.name}: {reason}"
