@@ -93,15 +93,11 @@ def _other_rates(each, told):
     """The rate of a claim's primary number, and its number at the study's other rates but one."""
     if not each.primary:
         return ""
-    same = each.primary.where.rpartition(", ")[0] + ", rate "
-    others = [
-        f"{finding} at {finding.where.removeprefix(same)}"
-        for finding in each.secondary
-        if finding.what == each.primary.what
-        and finding.where.startswith(same)
-        and finding.where != same + told
-    ]
-    return f" at {_rate(each)} ({'; '.join(others)})" if others else f" at {_rate(each)}"
+    what, same = each.primary.what, each.primary.where.rpartition(", ")[0] + ", rate "
+    alike = (f for f in each.secondary if f.what == what and f.where.startswith(same))
+    found = {finding.where.removeprefix(same): finding for finding in alike}
+    others = "; ".join(f"{found[rate]} at {rate}" for rate in found if rate != told)
+    return f" at {_rate(each)}" + (f" ({others})" if others else "")
 
 
 def _rate(each):
