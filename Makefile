@@ -40,7 +40,7 @@ quick test: export OMP_NUM_THREADS = 1
 quick: .venv/ready  ## ruff, and the tests that take under a second: a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 test: .venv/ready  ## ruff, the tests, and every notebook: 17 minutes on 2 CPU cores
 	$(BIN)/ruff check .

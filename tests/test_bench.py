@@ -54,6 +54,7 @@ def test_a_file_that_is_no_result_of_bench_is_not_overwritten(tmp_path, text):
     assert out.read_text() == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ops", "train", "decode"])
 def test_medians_lie_between_their_extremes(reports, name):
     measured = [row for row in reports[0][name]["rows"] if "ms" in row]

@@ -23,6 +23,7 @@ def test_every_row_is_measured_and_the_cache_is_that_of_theory(tmp_path):
     assert cache["yoco_diff_v2", 256] == pytest.approx((128 + 256 + 3) * size)
 
 
+@pytest.mark.slow
 def test_queries_that_agree_load_fewer_tiles(tmp_path):
     small = {"contexts": (), "lengths": (1024,), "block": 128, "out": str(tmp_path / "a.json")}
     rows = context(ContextBench(**ContextBench.CPU | small))["rows"]

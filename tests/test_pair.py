@@ -70,6 +70,7 @@ def check(results, inputs, grad):
         assert error.item() < TOLERANCE[got.dtype], (name, error.item())  # False for nan
 
 
+@pytest.mark.slow
 @needs_triton
 def test_in_the_interpreter_it_agrees_with_naive_float64():
     env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -82,6 +82,7 @@ def test_a_dot_lies_where_the_weight_of_one_token_is_half():
     assert found == pytest.approx([4 * (n - 1) / n for n in (16, 256, 4096, 16384)])
 
 
+@pytest.mark.slow
 def test_no_curve_runs_through_parts_of_a_token():
     for name in ("position", "head", "draws"):
         for ax in all_figures()[name].axes:

@@ -120,6 +120,7 @@ def test_every_weight_has_a_gradient_and_upper_layers_have_no_keys(name):
     assert with_keys == [True, True, True, False, False]
 
 
+@pytest.mark.slow
 @both
 def test_a_compiled_model_has_the_gradients_of_the_plain_one(name):
     """Blocks compiled one by one, as in training: the pair crosses from one to the next."""
