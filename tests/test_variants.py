@@ -268,6 +268,6 @@ def test_fast_kernels_compute_every_variant_on_the_gpu(name, head_dim):
         assert (ours.double() - theirs).norm() / theirs.norm() < 0.05
     idx = torch.randint(0, 256, (2, 20), device="cuda")
     with torch.no_grad():
-        decode = Decoder(fast.bfloat16())  # a prompt, then tokens through the recorded CUDA graph
+        decode = Decoder(fast.bfloat16())  # a prompt, then tokens through the cache
         parts = [decode(part).clone() for part in idx.split([17, 1, 1, 1], dim=1)]
         assert_close(torch.cat(parts, dim=1), fast(idx)[0], rtol=0, atol=0.05)
