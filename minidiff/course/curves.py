@@ -24,7 +24,9 @@ class LiveLoss:
             self.fig, self.ax = plt.subplots(figsize=(10, 4.4), dpi=80)
         plt.close(self.fig)  # shown by show() alone
         self.ax.axhline(level, label=label, zorder=4, **DASHED)
-        self.ax.set(xlim=(0, steps), ylim=(0, 6), xlabel="training step", ylabel="loss (nats/byte)")
+        self.ax.set(
+            xlim=(0, 1.02 * steps), ylim=(0, 5.8), xlabel="training step", ylabel="loss (nats/byte)"
+        )
         self.lines, self.handle = {}, None
 
     def show(self):
@@ -63,10 +65,11 @@ def step_by_step(runs, grad_clip):
         raise ValueError(f"{name} and {minus} have not the same steps: there is no difference")
     difference = losses[0] - losses[1]
     left.plot(steps[0], difference, ".", markersize=4, color="#9a9a9a", label="one step")
-    left.plot(*_running_median(steps[0], difference), color="black", label="running median")
+    middle = _running_median(steps[0], difference)
+    left.plot(*middle, color="black", label="running median")
     left.axhline(0, **DASHED)
-    low, high = np.percentile(difference, (2, 98))
-    left.set_ylim(min(low, -0.01) * 1.3, max(high, 0.01) * 1.3)
+    shown = [*np.percentile(difference, (2, 98)), *middle[1], -0.01, 0.01]
+    left.set_ylim(1.1 * min(shown), 1.1 * max(shown))
     left.set(xlabel="training step", ylabel="difference of losses (nats/byte)")
     left.set_title(f"{name} minus {minus}, on the same batch")
     rim = withStroke(linewidth=5, foreground="white")  # a line stays visible on its own dots
