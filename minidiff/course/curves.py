@@ -19,7 +19,7 @@ class LiveLoss:
     """
 
     def __init__(self, steps, level, label):
-        """``steps`` of the whole run; ``level`` of a dashed line, such as a simpler model's loss."""
+        """``steps`` of the whole run; ``level``: a dashed line, such as a simpler model's loss."""
         with plt.rc_context(STYLE):
             self.fig, self.ax = plt.subplots(figsize=(10, 4.4), dpi=80)
         plt.close(self.fig)  # shown by show() alone
