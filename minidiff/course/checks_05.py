@@ -71,7 +71,7 @@ def loss(function):
     expect(not close(value, shifted), "The windows are shifted already: shift only once.")
     again = F.cross_entropy(logits.detach().softmax(-1).mT, targets)
     expect(not close(value, again), "`cross_entropy` takes logits: here the softmax is done twice.")
-    expect(close(value, right), "One number comes back, and another one is right. Look at p.")
+    expect(close(value, right), "Not this number. Which entries of the softmax, and which mean?")
     alive = getattr(raw, "requires_grad", False)
     expect(alive, "The number is right, but no gradient comes back: stay with tensors.")
     grads = [torch.autograd.grad(x, logits)[0] for x in (raw, F.cross_entropy(logits.mT, targets))]
