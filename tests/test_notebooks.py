@@ -186,6 +186,7 @@ CONVERTED = {  # by the rules below -> words that it may have
     "02b_trained_heads_and_v1": 2000,
     "03_lambda": 3000,
     "04_attention_sinks": 3000,
+    "05_train_diff_v2": 3000,
     "06_fast_paths": 3000,
     "07_how_to_compare": 3000,
     "08_ablations_v1_cures": 3000,
