@@ -6,8 +6,8 @@
 What differs from run to run is not stored: times, random ids, widget state, the version of
 matplotlib. A live widget is stored as its picture, so that it can be seen before anything runs. A
 cell tagged nbval-ignore-output shows this machine's timings: it keeps what is stored until its
-source changes (or its outputs are cleared). What a cell tagged predict shows is folded away until the
-reader runs it. A notebook that fails is left as it was.
+source changes (or its outputs are cleared). What a cell tagged predict shows is folded away until
+the reader runs it. A notebook that fails is left as it was.
 """
 
 import base64
