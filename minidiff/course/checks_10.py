@@ -88,7 +88,7 @@ def step_reads(yoco, v1):
 @checks
 def reach(function):
     """Exercise 5: (n_layer, window) -> how many tokens back a shared key can know about."""
-    for n_layer, window in ((4, 3), (8, 128), (5, 4), (1, 7), (6, 1)):
+    for n_layer, window in ((6, 3), (8, 128), (5, 4), (1, 7), (6, 1)):
         found = number(call(function, n_layer, window), "what your function returns")
         below, where = n_layer // 2, f"n_layer = {n_layer}, window = {window}"
         right = below * (window - 1)
