@@ -62,14 +62,16 @@ def growth(tokens, costs):
 def learning(curves, chance):
     """The loss of every batch: label -> one curve a seed, thin, and their mean, thick."""
     fig, ax = plt.subplots(figsize=(11, 5.2))
+    dashes = iter(("--", ":", "-."))
     for label, runs in curves.items():
-        line = {"color": colour(label), "linestyle": _line(label)}
+        style = next(dashes) if _line(label) == "--" else "-"
+        line = {"color": colour(label), "linestyle": style}
         for run in runs:
             ax.plot(run, linewidth=1, alpha=0.5, **line)
         ax.plot(np.mean(runs, axis=0), label=label, **line)
     ax.axhline(chance, label="guessing", **DASHED)
-    ax.set(xlabel="training steps", ylabel="loss (nats for each answer)", ylim=(0, None))
-    fig.legend(loc="outside lower center", ncols=len(curves) + 1, fontsize=13)
+    ax.set(xlabel="training steps", ylabel="loss (nats for each answer)", ylim=(0, 1.6 * chance))
+    fig.legend(loc="outside lower center", ncols=3)
     return fig
 
 

@@ -251,8 +251,8 @@ CLAIMS = (
     ),
     Claim(
         "16", "works with YOCO: lower loss than softmax in it", BLOG,
-        Pairs("val_loss", rate="own", files="evidence_*yoco*"), notebook="",
-        command="measure.sh yoco",
+        Pairs("val_loss", rate="own", files="evidence_*yoco*"),
+        notebook="10_yoco", command="measure.sh yoco",
     ),
     Claim(
         "17", "cancelling may mitigate the rounding error of attention", BLOG,
