@@ -5,8 +5,12 @@ import json
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from study_results import folder, pair
 
 from minidiff.course import caching
+from minidiff.study.checks import Pairs
+from minidiff.study.evidence import Evidence
+from minidiff.study.findings import SHOWN
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +73,13 @@ def test_costs_and_curves_are_drawn_as_they_are():
     assert list(line.get_ydata()) == [1, 2]
     lines = caching.learning({"DIFF V2": [[1.0, 0.5], [2.0, 0.5]]}, chance=1.4).axes[0].lines
     assert list(lines[2].get_ydata()) == [1.5, 0.5] and lines[3].get_ydata()[0] == 1.4
+
+
+def test_losses_of_yoco_meet_those_of_the_plain_models_in_one_study(tmp_path):
+    plain = pair([-0.02, -0.03, -0.01])
+    yoco = pair([-0.01, 0.0, 0.01], one="yoco_diff_v2", other="yoco_softmax")
+    evidence = Evidence(folder(tmp_path, evidence_25m_lr=plain, evidence_25m_yoco=yoco))
+    for other, expected in (("yoco_softmax", 0.0), ("diff_v2", 0.02), ("softmax_1.5h", 0.0)):
+        check = Pairs("val_loss", SHOWN, "yoco_diff_v2", other, "evidence_*yoco*")
+        (found,) = check.findings(evidence)
+        assert found.number == pytest.approx(expected) and found.of == "3 seeds"

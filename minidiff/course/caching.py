@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from minidiff.files import read_json
 from minidiff.look.plots import DASHED, DOT, colour, styled
@@ -92,7 +93,7 @@ def context_rows(folder=RESULTS):
     rows = read_json(path, fix).get("rows")
     if not isinstance(rows, list):
         raise ValueError(f"{path}: has no rows; {fix}")
-    whole = [row for row in rows if row["what"] in ("prefill", "step") and "error" not in row]
+    whole = [row for row in rows if row.get("what") in ("prefill", "step") and "error" not in row]
     return {(row["what"], row["variant"], row["T"]): row for row in whole}
 
 
@@ -105,9 +106,10 @@ def measured(rows):
     for ax, (what, column, title) in zip(axes, panels, strict=True):
         for name in dict.fromkeys(variant for _, variant, _ in rows):
             own = {T: row[column] for (w, v, T), row in rows.items() if (w, v) == (what, name)}
-            ax.plot(
-                list(own), list(own.values()), _line(name), color=colour(name), label=name, **DOT
-            )
+            line = DOT | {"color": colour(name), "linestyle": _line(name), "label": name}
+            if "softmax" in name:  # wider: that of DIFF V2 may lie upon it
+                line |= {"marker": "s", "linewidth": 6, "markersize": 14}
+            ax.plot(list(own), list(own.values()), **line)
         ax.set(title=title, xlabel="tokens of the prompt")
         _log_log(ax, sorted({T for _, _, T in rows}))
     fig.legend(*axes[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
@@ -122,3 +124,7 @@ def _log_log(ax, tokens):
     ax.set(xscale="log", yscale="log")
     ax.set_xticks(tokens, [f"{T // 1024}k" if T >= 1024 else str(T) for T in tokens])
     ax.minorticks_off()
+    low, high = ax.get_ylim()
+    if high < 100 * low:  # powers of ten would be one tick, or none
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
