@@ -35,7 +35,23 @@ from minidiff.course.checks_04 import (
     three_shares,
     without_bos,
 )
-from minidiff.course.checks_06 import shared_backward
+from minidiff.course.checks_05 import (
+    accumulated,
+    adamw,
+    fair,
+    loss,
+    resumed,
+    training_steps,
+    units,
+    windows,
+)
+from minidiff.course.checks_06 import (
+    foretold,
+    intensity,
+    merge,
+    shared_backward,
+    step_cost,
+)
 from minidiff.course.checks_07 import (
     best_difference,
     equal_time,
@@ -66,7 +82,9 @@ __all__ += ["needed_gap", "one_row", "opposed_values", "same_token", "sink"]  # 
 __all__ += ["norm_gains", "norm_growth", "without_sink"]  # 02b
 __all__ += ["both_ends", "own_variant", "quietest_lambda", "silenced_head", "who_learns"]  # 03
 __all__ += ["clipped", "hidden_sink", "silent_score", "three_shares", "without_bos"]  # 04
-__all__ += ["shared_backward"]  # 06
+__all__ += ["accumulated", "adamw", "fair", "loss", "resumed"]  # 05
+__all__ += ["training_steps", "units", "windows"]
+__all__ += ["foretold", "intensity", "merge", "shared_backward", "step_cost"]  # 06
 __all__ += ["best_difference", "equal_time", "interval_of_three", "power", "sign_test"]  # 07
 __all__ += ["bounded_lambda", "cure_verdicts", "head_order", "norm_jacobian", "pairing"]  # 08
 __all__ += ["cache_sizes", "prefill_pairs", "reach", "step_reads", "window_mask"]  # 10
