@@ -36,6 +36,10 @@ def first_only(first, second):  # right where the second maximum is the larger o
     return m, r * first[1] + second[1], r * first[2] + second[2]
 
 
+def o_first_only(first, second):  # l is right either way, o is not
+    return *merge(first, second)[:2], first_only(first, second)[2]
+
+
 def absolute(first, second):
     m = torch.maximum(first[0], second[0])
     e1, e2 = first[0].exp(), second[0].exp()
@@ -43,7 +47,7 @@ def absolute(first, second):
 
 
 RIGHT = {  # a check -> answers that are right
-    "merge": [(merge,)],
+    "merge": [(merge,), (lambda *pieces: list(merge(*pieces)),)],
     "intensity": [(16, 0.5), (16.0, 1 / 2)],
     "foretold": [(4.1, 2.5), (torch.tensor(4.1), 2.5)],
     "shared_backward": [(DV, 11, 15), ([0.6875, 0.0625], 11.0, 15)],
@@ -56,6 +60,7 @@ WRONG = {  # a check -> typical wrong answers, and what must be said
         ((divided,), "keep the sum"),
         ((wrong_way,), "its own m minus the new"),
         ((first_only,), "only if the second"),
+        ((o_first_only,), "only if the second"),
         ((absolute,), "near 800"),
         ((lambda a, b: (a[0], a[1], a[2]),), "of both pieces"),
         ((lambda a, b: (a[2] + b[2]) / 2,), "three things"),
