@@ -77,6 +77,7 @@ WRONG = {  # a check -> typical wrong answers, and what must be said
     ],
     "foretold": [
         ((4.4, 10), "kept the ratio"),
+        ((4.1, 2.44), "of the softmax step"),
         ((4.0, 0), "Nothing of the extra"),
         ((4.2, 5), "and add them"),
         ((4.1, 10), "of one sequence"),

@@ -74,7 +74,7 @@ def foretold(ms, percent):
     expect(close(ms, LARGE + extra), "Take the extra milliseconds of one sequence, and add them.")
     expect(not close(percent, 100 * extra / SOFTMAX), "That is the percentage of one sequence.")
     expect(not close(percent, 1 + extra / LARGE), "That is the ratio of times: how many percent?")
-    expect(close(percent, 100 * extra / LARGE, 3e-2), "Percent of the softmax step with many.")
+    expect(close(percent, 100 * extra / LARGE, 1e-2), "Percent of the softmax step with many.")
     return "The cost is a constant. The percentage depends on how long the step is."
 
 
