@@ -50,6 +50,12 @@ from minidiff.course.checks_08 import (
     norm_jacobian,
     pairing,
 )
+from minidiff.course.checks_11 import (
+    balance_gradient,
+    depends_on_experts,
+    outside_experts,
+    two_experts,
+)
 from minidiff.course.checks_13 import most_frequent
 
 __all__ = ["copied_byte", "differential_step", "weight_zero"]
@@ -62,4 +68,5 @@ __all__ += ["clipped", "hidden_sink", "silent_score", "three_shares", "without_b
 __all__ += ["shared_backward"]  # 06
 __all__ += ["best_difference", "equal_time", "interval_of_three", "power", "sign_test"]  # 07
 __all__ += ["bounded_lambda", "cure_verdicts", "head_order", "norm_jacobian", "pairing"]  # 08
+__all__ += ["balance_gradient", "depends_on_experts", "outside_experts", "two_experts"]  # 11
 __all__ += ["most_frequent"]  # 13

@@ -9,8 +9,10 @@ import functools
 import math
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import torch
 
+from minidiff.look.plots import styled
 from minidiff.look.probe import probe, summary
 from minidiff.model import GPT, GPTConfig
 from minidiff.train import TrainConfig, learning_rate, make_optimizer, training_step
@@ -22,7 +24,7 @@ BOS = LETTERS
 MODEL = GPTConfig(
     n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=32, block_size=T, vocab_size=LETTERS + 1
 )  # of DIFF V2; the others are sized by variant()
-CONFIG = TrainConfig(model=MODEL, steps=150, batch_size=32, lr=1.2e-2, warmup_steps=20)
+CONFIG = TrainConfig(model=MODEL, steps=120, batch_size=32, lr=1.2e-2, warmup_steps=20)
 
 
 @functools.cache
@@ -91,3 +93,25 @@ def examine(model):
         return Found(loss, on_bos, None)
     load = expert_load(model, x)
     return Found(loss, on_bos, load * load.shape[1])
+
+
+@styled
+def load_curves(groups):
+    """Load of each layer's experts, from the busiest to the idlest: label -> loads (n_layer, E).
+
+    A thin line is a seed, a bold one the mean of the seeds.
+    """
+    n_layer = len(next(iter(groups.values()))[0])
+    fig, axes = plt.subplots(1, n_layer, figsize=(13, 4.8), sharey=True)
+    looks = (("#D55E00", "o-"), ("black", "s--"))
+    for layer, ax in enumerate(axes):
+        for (label, loads), (tint, look) in zip(groups.items(), looks, strict=True):
+            ranked = torch.stack([load[layer] for load in loads]).sort(-1, descending=True).values
+            rank = range(1, ranked.shape[1] + 1)
+            ax.plot(rank, ranked.T, look[1:], color=tint, linewidth=1, alpha=0.4)
+            ax.plot(rank, ranked.mean(0), look, color=tint, label=label, markersize=7)
+        ax.axhline(1, zorder=0, color="black", linestyle=":", linewidth=1.5)
+        ax.set(xlabel="expert, busiest first", title=f"Layer {layer}", xticks=(1, 4, 8, 12, 16))
+    axes[0].set_ylabel("load (1: fair)")
+    axes[-1].legend()
+    return fig
