@@ -102,9 +102,9 @@ def load_curves(groups):
     A thin line is a seed, a bold one the mean of the seeds.
     """
     n_layer = len(next(iter(groups.values()))[0])
-    fig, axes = plt.subplots(1, n_layer, figsize=(13, 4.8), sharey=True)
+    fig, axes = plt.subplots(1, n_layer, figsize=(13, 4.8), sharey=True, squeeze=False)
     looks = (("#D55E00", "o-"), ("black", "s--"))
-    for layer, ax in enumerate(axes):
+    for layer, ax in enumerate(axes[0]):
         for (label, loads), (tint, look) in zip(groups.items(), looks, strict=True):
             ranked = torch.stack([load[layer] for load in loads]).sort(-1, descending=True).values
             rank = range(1, ranked.shape[1] + 1)
@@ -112,6 +112,6 @@ def load_curves(groups):
             ax.plot(rank, ranked.mean(0), look, color=tint, label=label, markersize=7)
         ax.axhline(1, zorder=0, color="black", linestyle=":", linewidth=1.5)
         ax.set(xlabel="expert, busiest first", title=f"Layer {layer}", xticks=(1, 4, 8, 12, 16))
-    axes[0].set_ylabel("load (1: fair)")
-    axes[-1].legend()
+    axes[0, 0].set_ylabel("load (1: fair)")
+    axes[0, -1].legend()
     return fig
