@@ -200,6 +200,7 @@ CONVERTED = {  # by the rules below -> words that it may have
     "07_how_to_compare": 3000,
     "08_ablations_v1_cures": 3000,
     "10_yoco": 1500,
+    "11_moe": 1500,
 }
 WORDS_PER_MINUTE, LINES_PER_MINUTE = 200, 15  # read, of text and of code
 

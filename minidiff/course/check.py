@@ -73,6 +73,12 @@ from minidiff.course.checks_10 import (
     step_reads,
     window_mask,
 )
+from minidiff.course.checks_11 import (
+    balance_gradient,
+    depends_on_experts,
+    outside_experts,
+    two_experts,
+)
 from minidiff.course.checks_13 import most_frequent
 
 __all__ = ["copied_byte", "differential_step", "weight_zero"]
@@ -88,4 +94,5 @@ __all__ += ["foretold", "intensity", "merge", "shared_backward", "step_cost"]  #
 __all__ += ["best_difference", "equal_time", "interval_of_three", "power", "sign_test"]  # 07
 __all__ += ["bounded_lambda", "cure_verdicts", "head_order", "norm_jacobian", "pairing"]  # 08
 __all__ += ["cache_sizes", "prefill_pairs", "reach", "step_reads", "window_mask"]  # 10
+__all__ += ["balance_gradient", "depends_on_experts", "outside_experts", "two_experts"]  # 11
 __all__ += ["most_frequent"]  # 13
