@@ -106,7 +106,7 @@ def test_the_slides_run_offline_fit_the_screen_and_are_alive(exported):
                 }"""
             )
             assert here["height"] <= 720 and here["width"] <= 1280 and here["notes"], here
-            explorer = page.locator("section.present:not(.stack) .minidiff")
+            explorer = page.locator("section.present:not(.stack) .minidiff-form")
             if explorer.count():
                 alive += 1
                 slider, drawn = (

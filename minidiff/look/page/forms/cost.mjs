@@ -1,6 +1,6 @@
 // Weights of an attention layer, and what it costs to decode one token, for any shape.
 
-import { attentionParams, attentionParts, decodeAttentionCost, saved } from "../../theory.js";
+import { attentionParams, attentionParts, decodeAttentionCost, saved } from "./theory.mjs";
 import { range } from "../ui/dom.mjs";
 import { rect, svg, text } from "./draw.mjs";
 import { count, digits, unit } from "./numbers.mjs";

@@ -1,7 +1,7 @@
 // Context RMS of one query: softmax against DIFF V2, for any length, peaks, lambda, correlation.
 // A map is softmax over n logits, one of which, the peak, stands `gap` above the equal others.
 
-import { differenceRow, effectiveTokens, expectedRms, rmsBounds } from "../../theory.js";
+import { differenceRow, effectiveTokens, expectedRms, rmsBounds } from "./theory.mjs";
 import { range } from "../ui/dom.mjs";
 import { area, dot, line, rect, svg, text } from "./draw.mjs";
 import { count, digits, signed } from "./numbers.mjs";
