@@ -86,7 +86,7 @@ function words(s) {
   const { a1, w } = differenceOfThree(s),
     size = w.reduce((sum, weight) => sum + Math.abs(weight), 0);
   const share = (weight, total) => (total > 1e-9 ? Math.round((100 * weight) / total) : 0);
-  return `<p class="told">Token B has <b>${share(a1[1], 1)} %</b> of what softmax attends to, and
-    <b>${share(Math.abs(w[1]), size)} %</b> of what is left after the subtraction (signs ignored). Softmax
+  return `<p class="told">Token B has <b>${share(a1[1], 1)}%</b> of what softmax attends to, and
+    <b>${share(Math.abs(w[1]), size)}%</b> of what is left after the subtraction (signs ignored). Softmax
     must hand out a weight of <b>1</b> whatever the scores; DIFF V2 <b>${short(1 - s.lam)}</b>.</p>`;
 }
