@@ -1,6 +1,7 @@
 """look.forms: the closed-form explorers, in Chromium as an exported page has them."""
 
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -60,16 +61,23 @@ def test_numpys_numbers_are_numbers():
     assert "&quot;n&quot;: 64, " in shown and "&quot;lam&quot;: 0.5" in shown
 
 
-@pytest.fixture
-def page(browser, tmp_path):
-    """All explorers on one page, opened from a file with no network."""
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """All explorers on one page, in a file."""
     bodies = "".join(explorer()._repr_html_() for explorer in ALL)
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>t</title>'
-    (tmp_path / "page.html").write_text(f"{head}<main><h1>Explorers</h1>{bodies}</main>")
+    path = tmp_path_factory.mktemp("forms") / "page.html"
+    path.write_text(f"{head}<main><h1>Explorers</h1>{bodies}</main>")
+    return path.as_uri()
+
+
+@pytest.fixture
+def page(browser, address):
+    """That page, opened with no network."""
     context = browser.new_context(offline=True, viewport={"width": 1092, "height": 720})
     page, problems = context.new_page(), []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.goto((tmp_path / "page.html").as_uri())
+    page.goto(address)
     page.wait_for_function("() => document.querySelectorAll('.minidiff-form svg').length === 10")
     yield page
     context.close()
@@ -155,6 +163,17 @@ def test_the_wrong_pairing_is_seen_unless_there_is_one_key_value_head(page):
     pairs.get_by_role("button", name="One key/value head hides it").click()
     assert pairs.locator(".arc.wrong").count() == 0
     assert "cannot be seen" in pairs.locator(".told").inner_text()
+
+
+TOUCHING = (Path(__file__).parent / "js" / "touching.mjs").read_text().replace("export ", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["difference", "rms", "cost", "hull", "pairs"])
+def test_labels_do_not_touch_and_stay_in_the_picture(page, name):
+    page.add_script_tag(path=forms.BUNDLE)
+    found = page.evaluate(f"({TOUCHING})('{name}', 150)")
+    assert found["states"] == 150 and not found["touching"]
 
 
 @pytest.mark.slow

@@ -190,10 +190,41 @@ def test_a_phone_scrolls_one_way_only(visit, site, scheme):
         assert wide <= 390, f"{path} is {wide} pixels wide"
 
 
+PAGES = [FIRST, "notebooks/glossary.html", "README.html", "explorer/index.html"]
+PAGES += ["index.html", "explorer/forms.html", "docs/contents.html"]
+SIZES = [(1280, 720), (390, 844), (640, 360)]  # the last is 1280 x 720 at 200%
+
+
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not here: npm ci in minidiff/look/page")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_on_the_start_page(visit, site, scheme):
-    page = visit(f"{site.as_uri()}/index.html", color_scheme=scheme)
-    page.add_script_tag(path=AXE)
+@pytest.mark.parametrize("path", PAGES)
+def test_axe_finds_nothing(visit, site, path, scheme):
     run = "async () => (await axe.run()).violations.map((v) => [v.id, v.nodes[0].html])"
-    assert page.evaluate(run) == []
+    for width, height in SIZES:
+        size = {"width": width, "height": height}
+        page = visit(f"{site.as_uri()}/{path}", viewport=size, color_scheme=scheme)
+        page.wait_for_timeout(200)  # the models of the explorer
+        page.add_script_tag(path=AXE)
+        assert page.evaluate(run) == [], (width, height)
+
+
+def test_the_live_pages_lead_back_to_the_course(visit, site):
+    for address in ("explorer/index.html", "explorer/forms.html"):
+        page = visit(f"{site.as_uri()}/{address}")
+        page.get_by_role("link", name="The course").click()
+        page.wait_for_selector(".start h1")
+
+
+def test_an_explorer_follows_the_theme_of_its_page(visit, site):
+    page = visit(f"{site.as_uri()}/{FIRST}", color_scheme="light")
+    form = page.locator(".minidiff-form").first
+    themes = {form.get_attribute("data-theme")}
+    for _ in range(2):  # auto, light, dark
+        page.locator(".theme-toggle:visible").first.click()
+        body = page.evaluate("document.body.dataset.theme")
+        wanted = "dark" if body == "dark" else "light"
+        page.wait_for_function(
+            f"() => document.querySelector('.minidiff-form').dataset.theme === '{wanted}'"
+        )
+        themes.add(wanted)
+    assert themes == {"light", "dark"}

@@ -13,7 +13,6 @@ JupyterLab does not trust shows the picture.
 
 import base64
 import html
-import itertools
 import json
 import math
 from numbers import Integral, Real
@@ -95,14 +94,15 @@ def hull_explorer(lam=0.8, a1=(0.05, 0.15, 0.8), a2=(0.7, 0.2, 0.1), values=VALU
 
     Args:
         lam: lambda. a1, a2: the weights of the two maps on three tokens; each sums to 1.
-        values: of the three tokens, (x, y) each, from -1.7 to 1.7.
+        values: of the three tokens: (x, y) with x from -1.7 to 1.7, y from -1.15 to 1.15.
     Raises:
         ValueError: weights that are no softmax row, a value off the picture, or lam outside 0 to 1.
     """
     if [len(value) for value in values] != [2, 2, 2]:
         raise ValueError(f"values={values} must be three pairs (x, y)")
-    for number in itertools.chain(*values):
-        _check("values: a coordinate", number, -1.7, 1.7)
+    for x, y in values:
+        _check("x of a value", x, -1.7, 1.7)
+        _check("y of a value", y, -1.15, 1.15)
     for name, row in (("a1", a1), ("a2", a2)):
         if len(row) != 3 or min(row) < 0 or abs(sum(row) - 1) > 1e-6:
             raise ValueError(f"{name}={row} must be three weights >= 0 that sum to 1")
