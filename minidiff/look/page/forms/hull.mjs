@@ -117,7 +117,7 @@ function plane(s) {
   out += dot(...pixel(c1), "softmax", 8, handle("a1", c1, "A₁V"));
   out += dot(...pixel(c2), "minus", 8, handle("a2", c2, "A₂V"));
   out += dot(...pixel(c), "diff", 10);
-  out += names(s, c1, c2, c, corners);
+  out += names(c1, c2, c, corners);
   return svg(
     SIZE,
     `Three values; A1 V at ${at(c1)}, A1 V minus lambda A2 V at ${at(c)}`,
@@ -127,14 +127,16 @@ function plane(s) {
 }
 
 // The labels of A1 V and of the difference would like to point away from each other.
-function names(s, c1, c2, c, corners) {
+function names(c1, c2, c, corners) {
   const [dx, dy] = [pixel(c)[0] - pixel(c1)[0], pixel(c)[1] - pixel(c1)[1]];
   const away = Math.hypot(dx, dy) < 1 ? [0, 1] : [dx, dy];
+  const middle = mix([1 / 3, 1 / 3, 1 / 3], corners),
+    outwards = (at) => at.map((x, i) => x - middle[i]);
   const points = [
     { at: pixel(c), words: "A₁V − λA₂V", towards: away, kind: "diff" },
     { at: pixel(c1), words: "A₁V", towards: away.map((part) => -part), kind: "softmax" },
     { at: pixel(c2), words: "A₂V", towards: [1, 0], kind: "minus" },
-    ...corners.map((at, i) => ({ at, words: NAMES[i], towards: [0, -1], kind: "title" })),
+    ...corners.map((at, i) => ({ at, words: NAMES[i], towards: outwards(at), kind: "title" })),
   ].map((point) => ({ ...point, size: point.kind === "title" ? 17 : 14 }));
   return besidePoints(points, 500, SIZE)
     .map(({ x, y, anchor }, i) => {
