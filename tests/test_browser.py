@@ -163,9 +163,41 @@ def lab(tmp_path):
         server.wait(60)  # it may have just started a kernel
 
 
+def fits_where_people_have_little_room(page):
+    """At 1280 x 720 with the sidebar, on tablets, on a phone, at 200%: never over 600 px high."""
+    size = page.viewport_size
+    for width, height, sidebar in (
+        (1280, 720, True),
+        (1280, 720, False),
+        (1024, 768, True),
+        (768, 1024, False),
+        (640, 360, False),
+        (390, 844, False),
+    ):
+        page.set_viewport_size({"width": width, "height": height})
+        opened = page.evaluate("() => document.querySelector('#jp-left-stack').offsetWidth > 0")
+        if opened != sidebar:
+            page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
+        page.wait_for_timeout(700)  # the panels move
+        assert min(page.locator(f"{FORM} input[type=range]").evaluate_all(ROOM)) > 90, width
+        outer, inner = page.locator(FORM).evaluate("(el) => [el.offsetHeight, el.scrollHeight]")
+        assert outer <= 600, width
+        assert inner <= outer or width < 1280, width  # whole on a projector, with the sidebar too
+    page.set_viewport_size(size)
+
+
+def keys_on_a_button_leave_the_notebook_alone(page):
+    cells = page.locator(".jp-Notebook .jp-CodeCell").count()
+    page.get_by_role("button", name="Two equal maps").click()
+    for key in "abddxm":  # cell above, below, delete, cut, to Markdown
+        page.keyboard.press(key)
+    assert page.locator(".jp-Notebook .jp-CodeCell").count() == cells
+    assert page.locator(f"{FORM} input.box[data-key=lam]").input_value() == "0.5"
+
+
 def test_the_rms_explorer_in_jupyterlab(browser, lab, tmp_path):
     page = browser.new_page(viewport={"width": 1500, "height": 1050})
-    page.goto(f"{lab}/doc/tree/explorer.ipynb?token={TOKEN}&reset", timeout=TIMEOUT)
+    page.goto(f"{lab}/lab/tree/explorer.ipynb?token={TOKEN}&reset", timeout=TIMEOUT)
     # before anything runs, in a notebook that nobody trusts yet: the stored picture is seen
     page.wait_for_function(
         "() => document.querySelector('.jp-OutputArea img')?.naturalWidth > 500", timeout=TIMEOUT
@@ -177,6 +209,8 @@ def test_the_rms_explorer_in_jupyterlab(browser, lab, tmp_path):
     assert page.locator(".jp-OutputArea img").count() == 0  # the live explorer is in its place
     assert press_right(page) == "0.52"
     assert press_right(page) == "0.54"
+    fits_where_people_have_little_room(page)
+    keys_on_a_button_leave_the_notebook_alone(page)
     page.screenshot(path=os.environ.get("MINIDIFF_SCREENSHOT", tmp_path / "lab.png"))
     # saved, its kernel gone, and opened again: alive with nothing run
     page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
