@@ -110,18 +110,23 @@ def hull_figure(lam, a1, a2, values=VALUES):
     values, a1, a2 = np.array(values), np.array(a1), np.array(a2)  # (3, 2), (3,), (3,)
     corners = (values[:, None] - lam * values[None]).reshape(-1, 2)  # v_i - lam v_j: (9, 2)
     fig, ax = plt.subplots(figsize=(7, 5.6))
-    middle = corners.mean(0)
-    for angle in np.linspace(0, 2 * np.pi, 181):  # the farthest corner in each direction
-        direction = np.array([np.cos(angle), np.sin(angle)])
-        middle = np.vstack((middle, corners[(corners @ direction).argmax()]))
-    ax.fill(*middle[1:].T, color="#f7dfcc", label="differences")
+    angles = np.linspace(0, 2 * np.pi, 181)
+    directions = np.stack((np.cos(angles), np.sin(angles)))  # (2, 181)
+    outline = corners[(corners @ directions).argmax(0)]  # the farthest corner in each direction
+    ax.fill(*outline.T, color="#f7dfcc", label="differences")
     ax.fill(*values.T, color="#cce2f0", label="softmax contexts")
     first, second = a1 @ values, a2 @ values
-    shown = {"A1 V": (first, "softmax"), "A1 V − λ A2 V": (first - lam * second, "diff_v2")}
-    for label, (point, colour) in shown.items():
-        ax.plot(*point, color=plots.colour(colour), linestyle="", label=label, **plots.DOT)
-    for name, value in zip("ABC", values, strict=True):
-        ax.annotate(name, value, fontsize=16, weight="bold")
+    dots = [(first, plots.colour("softmax"), "A1 V"), (second, plots.MINUS, "A2 V")]
+    dots += [(first - lam * second, plots.colour("diff_v2"), "A1 V − λ A2 V")]
+    for point, colour, label in dots:
+        ax.plot(*point, color=colour, linestyle="", label=label, **plots.DOT)
+    ax.plot(0, 0, "k+", markersize=16, label="0: silence")
+    middle = values.mean(0)
+    for name, value in zip("ABC", values, strict=True):  # outside, where no dot is
+        away = (value - middle) / np.linalg.norm(value - middle).clip(1e-9)
+        look = {"ha": "center", "va": "center", "textcoords": "offset points", "weight": "bold"}
+        ax.annotate(name, value, 11 * away, fontsize=16, **look)
+    ax.margins(0.13)
     ax.set(aspect="equal", title=f"Three values, λ = {lam}")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
