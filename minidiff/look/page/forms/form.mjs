@@ -106,7 +106,7 @@ export function form(el, explorer, start) {
     h("style", {}, STYLE),
     h("div.scenes", {}, scenes),
     h(
-      "div.controls",
+      "div.dials",
       {},
       rows.map(({ node }) => node),
     ),
