@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import front  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from minidiff.course import slides  # noqa: E402
 from minidiff.look.page import build as explorer  # noqa: E402
@@ -69,7 +70,7 @@ def add_the_rest(app, error):
         return
     site = Path(app.outdir)
     for page in site.rglob("*.html"):
-        page.write_text(named(page.read_text("utf-8")), "utf-8")
+        page.write_text(mended(page.read_text("utf-8"), page.parent), "utf-8")
     explorer.build(site / "explorer", home="../index.html")
     slides.export(ROOT / "notebooks" / "lesson.ipynb", site / "lesson.html")
     texts = {"minidiff": ROOT / "LICENSE", "reveal.js": slides.REVEAL / "LICENSE"}
@@ -81,9 +82,16 @@ def add_the_rest(app, error):
     (site / "licences.txt").write_text("\n\n".join(parts), "utf-8")
 
 
-def named(page):
-    """A page of furo, whose two side columns have names and whose captions have a level."""
+def mended(page, folder):
+    """A page of furo with what it lacks: names, levels, figures that load when they are near."""
     for column, name in (("sidebar", "Pages of the course"), ("toc", "Sections of this page")):
         side = f'class="{column}-drawer'
         page = page.replace(f"<aside {side}", f'<aside aria-label="{name}" {side}')
-    return page.replace('role="heading"><span', 'role="heading" aria-level="2"><span')
+    page = page.replace('role="heading"><span', 'role="heading" aria-level="2"><span')
+
+    def figure(found):
+        width, height = Image.open(folder / found[1]).size  # so that nothing moves when it comes
+        alt = "A figure, drawn by the code above it"
+        return f'<img loading="lazy" alt="{alt}" width="{width}" height="{height}" src="{found[1]}"'
+
+    return re.sub(r'<img alt="[./]*_images/\w+\.png" src="([^"]+)"', figure, page)

@@ -67,6 +67,15 @@ def test_every_notebook_has_its_page_with_every_cell_and_picture(site):
         assert len(re.findall(ALIVE, page)) == explorers, path.name
 
 
+def test_a_figure_has_a_name_and_its_place_before_it_is_loaded(site):
+    page = (site / FIRST).read_text()
+    figures = re.findall(r'<img[^>]*src="[^"]*_images/\w+\.png"[^>]*>', page)
+    assert figures and all('loading="lazy"' in figure for figure in figures)
+    assert not re.search(r'alt="[^"]*_images/', page)
+    width, height = re.search(r'width="(\d+)" height="(\d+)"', figures[0]).groups()
+    assert int(width) > 500 and int(height) > 200
+
+
 def test_every_link_and_anchor_leads_somewhere(site, pages):
     for path, page in pages.items():
         for _, address in page.links:
@@ -134,14 +143,19 @@ def weigh(page, response):
     page.loaded += int(response.headers.get("content-length", 0))
 
 
-def test_no_request_leaves_the_host_and_the_first_load_is_small(visit, server):
+def test_no_request_leaves_the_host(visit, server):
     for address in ("index.html", FIRST, "search.html?q=sigmoid", "lesson.html", "explorer/"):
         page = visit(f"{server}/{address}")
         assert page.requests and all(
             url.startswith((server, "data:", "blob:")) for url in page.requests
         ), page.requests
-        if address in ("index.html", FIRST):
-            assert 0 < page.loaded < 3e6, (address, page.loaded)
+
+
+def test_the_first_load_of_every_page_is_small(visit, server):
+    notebooks = [f"notebooks/{path.stem}.html" for path in NOTEBOOKS if path.parent == COURSE]
+    for address in ("index.html", "README.html", *notebooks):
+        page = visit(f"{server}/{address}")
+        assert 0 < page.loaded < 3e6, (address, page.loaded)
 
 
 @pytest.mark.parametrize("served", [True, False], ids=["server", "file"])
