@@ -20,12 +20,13 @@ spec.loader.exec_module(build)
 
 DEMO = [
     "import time\nimport ipywidgets\nimport matplotlib.pyplot as plt\n"
-    "from minidiff.look import plots, widgets",
+    "from minidiff.look import forms, plots, sketches_forms",
     "print('one')\nprint('two')\nprint({name for name in ('a', 'b', 'c')})",
     "plots.bounds_over_lambda(64)\nplt.show()",
-    "picture = ipywidgets.Image(value=widgets._png(plots.bounds_over_lambda(4)))\nplt.close()\n"
+    "picture = ipywidgets.Image(value=sketches_forms.png(plots.bounds_over_lambda(4)))\n"
+    "plt.close()\n"
     "slider = ipywidgets.IntSlider()\nipywidgets.VBox([slider, picture])",
-    "widgets.rms_explorer()",
+    "forms.rms_explorer()",
 ]
 TIMED = "print(time.time())"
 

@@ -81,7 +81,8 @@ def outputs(notebook):
 
 
 def pictures(notebook):
-    explorers = ("difference_explorer", "rms_explorer", "cost_explorer", "map_explorer")
+    names = "difference", "rms", "cost", "hull", "pairs", "live"
+    explorers = tuple(f"{name}_explorer" for name in names)
     for i, cell in code_cells(notebook):
         found = [name for name, _ in calls(tree(cell))]
         shows = found.count("plt.show") + sum(name.endswith(explorers) for name in found)
@@ -335,7 +336,7 @@ FAULTS = {
     outputs: [cell("print(1)"), cell("for i in range(3):\n    print(i)"), cell("plt.show()")],
     pictures: [
         cell("plt.show()", shown({"text/plain": "<Figure>"})),
-        cell("widgets.rms_explorer()", shown({"text/plain": "rms explorer"})),
+        cell("forms.rms_explorer()", shown({"text/plain": "rms explorer"})),
     ],
     lengths: [cell("\n".join(["x = 1"] * (MAX_LINES + 1)))],
     draws: [
@@ -365,7 +366,7 @@ GOOD = [
     cell("def show():\n    print(1)"),
     cell("print('a/b', 3 / 4)", printed("a/b 0.75 https://arxiv.org/abs/2410.05258")),
     cell("plots.f(x)\nplt.show()", shown(PNG)),
-    cell("widgets.rms_explorer()", shown({"text/html": '<img src="data:image/png;base64,/tmp/">'})),
+    cell("forms.rms_explorer()", shown({"text/html": '<img src="data:image/png;base64,/tmp/">'})),
     cell("# a comment\n\n%matplotlib inline"),
 ]
 

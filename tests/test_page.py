@@ -251,6 +251,17 @@ def test_int8_files_are_read_as_pytorch_would(site, tmp_path):
     assert max(error for name, error in worst.items() if name not in ("simd", "ms")) < CLOSE
 
 
+def test_in_a_site_the_pages_name_the_course_and_alone_they_do_not(site, tmp_path):
+    build.build(tmp_path / "in a site", home='../"index".html')
+    for name, link in (
+        ("index.html", 'home: "../\\"index\\".html", models'),
+        ("forms.html", '<a href="../&quot;index&quot;.html">The course</a>'),
+    ):
+        assert link in (tmp_path / "in a site" / name).read_text()
+        alone = (site / name).read_text()
+        assert "The course</a>" not in alone and "<!-- home" not in alone
+
+
 def test_a_missing_run_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"softmax_1\.5h holds no model\.safetensors: train it"):
         build.build(tmp_path / "site", checkpoints=tmp_path)

@@ -127,7 +127,7 @@ def test_no_barriers_and_nothing_beside_the_screen(visit, width, height, theme):
 def test_the_formulas_next_door(visit, theme):
     page = visit(offline=True, color_scheme=theme)
     page.get_by_role("link", name="The formulas behind it").click()
-    page.wait_for_function("() => document.querySelectorAll('.minidiff-form svg').length === 7")
+    page.wait_for_function("() => document.querySelectorAll('.minidiff-form svg').length === 10")
     page.add_script_tag(path=AXE)
     found = page.evaluate(
         "async () => (await axe.run()).violations.map((v) => [v.id, v.nodes[0].html])"

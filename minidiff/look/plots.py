@@ -53,6 +53,7 @@ COLOURS = {  # keys: the names in minidiff.variants
     "yoco_diff_v2": "#28C602", "moe_softmax": "#6B53B8", "moe_diff_v2": "#00730A",
 }  # fmt: skip
 SIGNED = plt.get_cmap("RdBu_r").with_extremes(bad="#ececec")  # red adds, blue takes away
+MINUS = "#5E4C92"  # λ A2, which is taken away
 DOT = {"marker": "o", "markeredgecolor": "white"}
 DASHED = {"color": "black", "linestyle": "--", "linewidth": 1.5}
 

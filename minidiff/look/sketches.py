@@ -21,7 +21,7 @@ SHADES = ("#a9cfe8", "#5ea6d3", "#0072B2", "#004B75")  # of softmax's blue, ligh
 def weight_bars(rows, tokens):
     """The weights of one query: label -> (n,) weights, a group of bars for each token."""
     fig, ax = plt.subplots(figsize=(10, 4.2))
-    tints = colour("softmax"), "#9a9a9a", colour("diff_v2")
+    tints = colour("softmax"), plots.MINUS, colour("diff_v2")
     for i, ((label, weights), tint) in enumerate(zip(rows.items(), tints, strict=False)):
         x = np.arange(len(tokens)) + 0.27 * (i - 1)
         bars = ax.bar(x, np.asarray(weights), width=0.25, color=tint, label=label)
