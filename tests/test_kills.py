@@ -76,7 +76,7 @@ def in_child(work, folder, stop_at, again):
     safetensors.torch.serialize_file = half_a_file
     sys.addaudithook(hook)
     work(folder, again)
-    Path(f"{folder}.seen").write_text("\n".join(seen))
+    Path(f"{folder}.seen").write_text("\n".join(seen), encoding="utf-8")
 
 
 def run_child(*args):
@@ -122,16 +122,23 @@ def test_stopped_before_any_file_operation_and_started_again_all_is_equal(tmp_pa
         return folder
 
     whole = fresh("whole")
-    assert run_child(work, whole, None, False) == 0, Path(f"{whole}.log").read_text()
-    expected, total = everything(whole), len(Path(f"{whole}.seen").read_text().splitlines())
+    assert run_child(work, whole, None, False) == 0, Path(f"{whole}.log").read_text(
+        encoding="utf-8"
+    )
+    expected, total = (
+        everything(whole),
+        len(Path(f"{whole}.seen").read_text(encoding="utf-8").splitlines()),
+    )
     assert total >= points  # the hook sees them
 
     def check(n):
         folder = fresh(f"stopped{n}")
         log = Path(f"{folder}.log")
-        assert run_child(work, folder, n, False) == 9, log.read_text()
-        assert run_child(work, folder, None, True) == 0, f"point {n}: {log.read_text()}"
-        assert everything(folder) == expected, f"point {n}: {log.read_text()}"
+        assert run_child(work, folder, n, False) == 9, log.read_text(encoding="utf-8")
+        assert run_child(work, folder, None, True) == 0, (
+            f"point {n}: {log.read_text(encoding='utf-8')}"
+        )
+        assert everything(folder) == expected, f"point {n}: {log.read_text(encoding='utf-8')}"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(check, range(1, total + 1)))

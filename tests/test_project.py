@@ -151,3 +151,15 @@ def test_the_python_example_of_the_readme_runs(tmp_path):
     (tmp_path / "example.py").write_text(example)
     names = runpy.run_path(str(tmp_path / "example.py"))
     assert names["logits"].shape == (1, 13, 257)
+
+
+def test_files_are_text_in_utf_8_whatever_the_locale():
+    """What ruff's PLW1514 sees, also where it does not know that something is a path."""
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "notebooks").rglob("*.py"), *ROOT.glob("docs/*.py")]
+    for path in (p for p in files if "node_modules" not in p.parts):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+                given = {k.arg for k in call.keywords} | {ast.unparse(a) for a in call.args}
+                reads = call.func.attr in ("read_text", "write_text")
+                where = f"{path}:{call.lineno}: encoding='utf-8' is missing"
+                assert not reads or given & {"encoding", "'utf-8'"}, where

@@ -45,7 +45,7 @@ def held_out(folders, n_windows=512, batch_size=8):
         ValueError: they were trained on other text than this machine has.
     """
     config = next(iter(folders.values()))["diff_v2"] / "config.json"
-    config = json.loads(config.read_text())
+    config = json.loads(config.read_text(encoding="utf-8"))
     T, device = config["model"]["block_size"], pick_device()
     corpus = open_data(config["data"], config["model"]["vocab_size"], T)
     if corpus.fingerprint != config["data_fingerprint"]:
@@ -105,7 +105,7 @@ def main(runs, out):
     for name in PAIR:
         export_run(folders[found["median_seed"]][name], Path(out) / name)
     text = json.dumps(found, indent=1) + "\n"
-    replace_file(Path(out) / "held_out.json", lambda path: path.write_text(text))
+    replace_file(Path(out) / "held_out.json", lambda path: path.write_text(text, encoding="utf-8"))
     for seed, (mean, low, high) in found["difference"].items():
         print(f"seed {seed}: DIFF V2 minus softmax {mean:+.5f} [{low:+.5f}, {high:+.5f}] nats/byte")
     print(f"exported seed {found['median_seed']}, the median, to {out}")

@@ -150,7 +150,7 @@ class Study:
         print(json.dumps(row), flush=True)
         text = json.dumps(self.found, indent=1) + "\n"
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.out, lambda path: path.write_text(text))
+        replace_file(self.out, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":
