@@ -69,6 +69,7 @@ def write_onnx(model, path):
     plain.load_state_dict(model.state_dict())
     try:
         program = _program(plain)
+        _check(program.exported_program.module(), plain)
     except Exception as error:  # PyTorch has dozens
         why = " ".join(str(error.__cause__ or error).split())[:200]
         raise ValueError(f"{config.attention} has no ONNX graph for every length: {why}") from error
@@ -89,6 +90,14 @@ def _program(model):
             )  # fmt: skip
     finally:
         log.setLevel(before)
+
+
+def _check(graph, model):
+    """A choice made in Python, of blocks of keys for one, would be that of the example's length."""
+    for length in {1, min(2, model.config.block_size), model.config.block_size}:
+        idx = torch.arange(length)[None] % model.config.vocab_size  # (1, T)
+        with torch.no_grad():
+            torch.testing.assert_close(graph(idx), model(idx)[0], rtol=1e-3, atol=1e-4)
 
 
 class Logits(torch.nn.Module):

@@ -19,7 +19,7 @@ from minidiff.model import rope_table
 from minidiff.runs import load_run
 from minidiff.train import train
 
-SMALL = GPTConfig(n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=16, block_size=24)
+SMALL = GPTConfig(n_layer=1, n_head=4, n_kv_head=2, head_dim=8, n_embd=16, block_size=24)
 SIZES = [(2, 9), (1, 1), (3, 2), (1, 24)]  # (B, T)
 
 
@@ -32,11 +32,11 @@ def graph(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attention", ["diff_v2", "softmax", "diff_v1", "off_by_one"])
-@pytest.mark.parametrize("backend", ["auto", "naive"])
+@pytest.mark.parametrize(
+    ("attention", "backend"),
+    [("diff_v2", "auto"), ("diff_v2", "naive"), ("softmax", "auto"), ("diff_v1", "auto")],
+)
 def test_torch_export_with_a_free_length_gives_the_same_logits(attention, backend):
-    if attention in ("diff_v1", "off_by_one") and backend == "naive":
-        backend = "sdpa"
     model = GPT(dataclasses.replace(SMALL, attention=attention, backend=backend)).eval()
     exported = graph(model).module()
     for size in SIZES:
@@ -76,8 +76,8 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_model_without_a_graph_for_every_length_is_refused(tmp_path):
     pytest.importorskip("onnxscript", reason="pip install onnx onnxscript onnxruntime")
-    model = GPT(dataclasses.replace(SMALL, attention="sparse_pair"))
-    with pytest.raises(ValueError, match="sparse_pair has no ONNX graph") as error:
+    model = GPT(dataclasses.replace(SMALL, attention="moe_softmax"))
+    with pytest.raises(ValueError, match="moe_softmax has no ONNX graph") as error:
         write_onnx(model, tmp_path / "model.onnx")
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
@@ -105,7 +105,7 @@ def test_published_modules_load_an_export_strictly_and_compute_the_same(config, 
     sizes = (about[name] for name in ("d_model", "num_heads", "num_kv_heads", "head_dim"))
     assert about["use_diff_v2"]
     sizes = tuple(sizes)
-    layers = torch.nn.ModuleList([PublishedAttention(*sizes) for _ in range(2)])
+    layers = torch.nn.ModuleList([PublishedAttention(*sizes) for _ in range(1)])
     layers.load_state_dict(load_file(tmp_path / "w"))  # strict
     model, x = load_run(folder), torch.randn(2, 11, 16)
     rope = rope_table(SMALL)[:11]

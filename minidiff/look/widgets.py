@@ -24,9 +24,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from minidiff import data, theory
-from minidiff.look import plots, probe
+from minidiff.look import plots, probe, style
 
 LOG2 = math.log(2)
+LARGEST_N = 2**20  # tokens of a row in rms_figure: 16 MB
 _FILES = "theory.js", "explorers.js", "tokens.js"
 _CODE = "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _FILES)
 
@@ -127,6 +128,8 @@ def difference_figure(lam, **scores):
 def rms_figure(n=1024, gap1=6.0, gap2=6.0, lam=0.5, rho=0.0, same=True):
     """The picture of :func:`rms_explorer` at one setting: a query's weights, and RMS against n."""
     theory.rms_bounds(n, lam)  # refuses a wrong n or lam, before there is a figure
+    if n > LARGEST_N:
+        raise ValueError(f"n={n} is over {LARGEST_N}, the longest row that is drawn here")
     a1, a2 = _peaked_rows(n, gap1, gap2, same)
     fig, (bars, ax) = plt.subplots(1, 2, figsize=(14, 5.6), width_ratios=(3, 4))
     named = 1 if same else 2  # tokens with a bar of their own
@@ -145,10 +148,10 @@ def rms_figure(n=1024, gap1=6.0, gap2=6.0, lam=0.5, rho=0.0, same=True):
     for label, factor in (("softmax", 0), ("DIFF V2", lam)):
         rows = (_peaked_rows(k, gap1, gap2, same) for k in grid)
         curve = [theory.expected_rms(first - factor * second, rho) for first, second in rows]
-        ax.plot(grid, curve, color=plots.colour(label), label=label)
+        ax.plot(grid, curve, label=label, **style.line(label))
         here = theory.expected_rms(a1 - factor * a2, rho)
         size = 19 if label == "softmax" else 12  # both can be seen where they have one place
-        ax.plot(n, here, color=plots.colour(label), markersize=size, **plots.DOT)
+        ax.plot(n, here, markersize=size, **style.dots(label))
     ax.legend(loc="lower left")
     return fig
 
