@@ -23,6 +23,11 @@ PAGE = """{%- extends 'index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block footer_js -%}<!-- scripts -->{%- endblock -%}
+{%- block data_png scoped -%}
+<div class="jp-RenderedImage jp-OutputArea-output"><img
+  alt="{{ (output | get_metadata('alt', 'image/png') or '') | escape_html }}"
+  src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}"></div>
+{%- endblock -%}
 """
 STYLE = """
 .reveal { font-family: sans-serif; color: #222 } .reveal .slides { text-align: left }

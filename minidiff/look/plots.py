@@ -115,7 +115,9 @@ def bounds_over_lambda(n):
     ax.fill_between(lams, low, high, color="#f7dfcc", linewidth=0)
     label = "DIFF V2: √(1 + λ²) and (1 − λ)/√n"
     ax.plot(lams, np.stack([high, low], 1), label=[label, None], **line(label))
-    ax.hlines(theory.rms_bounds(n), 0, 1, label="softmax: 1 and 1/√n", **line("softmax"))
+    ax.plot(
+        (0, 1), [theory.rms_bounds(n)] * 2, label=["softmax: 1 and 1/√n", None], **line("softmax")
+    )
     ax.set(xlabel="λ", ylabel="context RMS", xlim=(0, 1), ylim=(0, 1.5))
     ax.set_title(f"What a head can reach over n = {n} tokens")
     ax.legend(loc="center right")

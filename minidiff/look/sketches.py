@@ -218,7 +218,9 @@ def gains(ns, through_norm, to_query):
     for ax, curves in ((left, through_norm), (right, to_query)):
         for label, values in curves.items():
             line = ("-", "o") if label.endswith("ρ = 0") or "ρ" not in label else ("--", "s")
-            look = dotted_line("diff_" + label) | dict(zip(("linestyle", "marker"), line))
+            look = dotted_line("diff_" + label) | dict(
+                zip(("linestyle", "marker"), line, strict=True)
+            )
             ax.plot(ns, np.asarray(values), label=label, **look)
         ax.set(xscale="log", yscale="log", xlabel="n, tokens the query sees")
         ax.set_xticks(ns, [str(n) for n in ns])
