@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,14 +52,13 @@ def outcome(words):
 
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1024 if sys.platform == "darwin" else most  # bytes there
 
 
 def refused(words, *names):
-    """One line, or tyro's box, that has one of the names in it."""
+    """One line that has one of the names in it."""
     said = outcome(words)
-    if said == 2:
-        return
     assert isinstance(said, str) and said.startswith("error: "), (said, words)
     assert "\n" not in said and any(str(name) in said for name in names), (said, names)
     assert "allocate" not in said and "has no attribute" not in said, said

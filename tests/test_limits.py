@@ -2,6 +2,7 @@
 
 import dataclasses
 import resource
+import sys
 import time
 
 import pytest
@@ -69,7 +70,8 @@ def test_what_cannot_fit_is_refused_at_once_with_the_bytes(config, settings):
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     with pytest.raises(ValueError, match=r"needs at least [\d,.inf]+ GB of memory, and cpu has"):
         train(config)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 200_000 * (1024 if sys.platform == "darwin" else 1)  # kilobytes; bytes
     assert time.perf_counter() - start < 20
 
 

@@ -16,6 +16,7 @@ CELL = f'''\
 # On Colab and Kaggle this fetches the course and what it needs; elsewhere it does nothing.
 import os
 import sys
+
 if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & {{*os.environ}}:
     course, address = os.path.expanduser("~/minidiff-course"), "{REPOSITORY}"
     needs = f"{{sys.executable}} -m pip install -q 'torch>=2.11' tyro safetensors anywidget"
