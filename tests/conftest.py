@@ -7,7 +7,7 @@ import torch
 from hypothesis import settings
 
 # They fork, and use named pipes, limits of resources and modes of files, which Windows has not.
-POSIX_ONLY = ["test_data.py", "test_hostile.py", "test_kills.py", "test_limits.py",
+POSIX_ONLY = ["test_hostile.py", "test_kills.py", "test_limits.py",
               "test_resume.py", "test_runs.py", "test_sources.py",
               "test_sources_properties.py"]  # fmt: skip
 collect_ignore = POSIX_ONLY if sys.platform == "win32" else []
