@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 import torch
 import torch.distributed as dist
 import tyro
-from safetensors import SafetensorError
 
 from minidiff.bench.decode import DecodeBench
 from minidiff.bench.decode import decode as decode_speed
@@ -29,7 +28,7 @@ from minidiff.export import Export
 from minidiff.files import alone, read_json, read_text, replace_file, replace_text
 from minidiff.interrupt import patient_terminal
 from minidiff.model import GPTConfig
-from minidiff.parsing import one_line_refusals
+from minidiff.parsing import one_line_errors, one_line_refusals
 from minidiff.runs import can_resume, read_metrics
 from minidiff.study.claims import claims
 from minidiff.study.compare import Compare
@@ -242,20 +241,11 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     with patient_terminal():
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-        try:
+        with one_line_errors():
             parse(argv).run()
             if dist.is_initialized():  # by torchrun
                 dist.destroy_process_group()
-        except EXPECTED as error:
-            sys.exit(f"error: {' '.join(str(error).split()) or type(error).__name__}")
-        except KeyboardInterrupt as stopped:
-            print(f"\n{stopped or 'stopped'}", file=sys.stderr)
-            sys.exit(130)
 
-
-EXPECTED = (
-    ValueError, RuntimeError, ArithmeticError, OSError, MemoryError, ImportError, SafetensorError,
-)  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -42,7 +42,7 @@ class Export:
         path = self.out or self.folder / name
         if path.exists():
             raise ValueError(f"--out {path}: there already; remove it, or give another name")
-        if not path.parent.is_dir():
+        if self.out and not path.parent.is_dir():
             raise ValueError(f"--out {path}: there is no folder {path.parent}")
         model = load_run(self.folder, best=self.best)
         {"onnx": write_onnx, "published": write_published}[self.to](model, path)

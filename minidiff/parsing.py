@@ -1,4 +1,4 @@
-"""What the command line says to words that it does not understand: one line, and no box.
+"""What the command line says where something is wrong: one line, no traceback, and no box.
 
 tyro draws a box over several lines, with the names of its own classes in some. Its words are kept:
 the first paragraph, the option that was perhaps meant, and where the help is.
@@ -8,6 +8,34 @@ import contextlib
 import io
 import re
 import sys
+
+from safetensors import SafetensorError
+
+EXPECTED = (
+    ValueError, RuntimeError, ArithmeticError, OSError, MemoryError, ImportError, SafetensorError,
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def one_line_errors():
+    """While it lasts, an expected failure ends the program with one line and an exit code."""
+    try:
+        yield
+    except EXPECTED as error:
+        said = str(error)
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            said = f"{error.filename}: {error.strerror.lower()}"  # "[Errno 13]" helps nobody
+        sys.exit(f"error: {' '.join(said.split()) or type(error).__name__}")
+    except KeyboardInterrupt as stopped:
+        print(f"\n{stopped or 'stopped'}", file=sys.stderr)
+        sys.exit(130)
+
+
+def two_names(usage):
+    """The two words behind a small program's name, or its usage as the one line."""
+    if len(sys.argv) != 3:
+        raise ValueError(f"give two names: {usage}")
+    return sys.argv[1:]
 
 
 @contextlib.contextmanager
@@ -49,5 +77,5 @@ def one_line(box):
             first += f"; it takes {takes[1]}"
         elif paragraph.startswith("Available"):
             first += f"; {paragraph[0].lower()}{paragraph[1:]}"
-    helps = re.search(r"python -m minidiff[\w ]*? --help", " ".join(others))
-    return f"{first.rstrip('. ')}; see {helps[0] if helps else 'python -m minidiff --help'}"
+    helps = re.search(r"For full helptext, (?:run|see):? (.*? --help)", " ".join(others))
+    return f"{first.rstrip('. ')}; see {helps[1] if helps else '--help'}"

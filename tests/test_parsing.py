@@ -1,8 +1,11 @@
 """Words that the command line does not understand are refused in one line, without a box."""
 
 import re
+import subprocess
+import sys
 
 import pytest
+from training import cli
 
 from minidiff import __main__ as command
 
@@ -51,3 +54,31 @@ def test_help_is_printed_and_ends_well(capsys):
     with pytest.raises(SystemExit) as stop:
         command.main(["train", "--help"])
     assert not stop.value.code and "--n-layer" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("minidiff.study.sparsity {0}/nowhere", "nowhere: no config.json"),
+        ("minidiff.study.sparsity --no", "--no"),
+        ("minidiff.study.shipped {0}/nowhere {0}/out", "nowhere: no seed"),
+        ("minidiff.study.shipped", "give two names: runs out"),
+        ("minidiff.bench.context --device tpu", "device"),
+        ("minidiff.course.slides {0} {0}/out", "directory"),
+        ("minidiff.course.first_cell {0}", "{0}"),
+    ],
+)
+def test_the_smaller_programs_too_end_in_one_line(tmp_path, words, says):
+    command_line = [sys.executable, "-m", *words.format(tmp_path).split()]
+    done = subprocess.run(command_line, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    line = done.stderr.strip()
+    assert done.returncode and line.startswith("error: ") and "\n" not in line, line
+    assert says.format(tmp_path) in line, line
+
+
+def test_an_error_of_the_system_names_its_file_and_no_number(config, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"file/.*: not a directory") as stop:
+        command.main([*cli(config), "--out", str(tmp_path / "file" / "x")])
+    assert "Errno" not in stop.value.code

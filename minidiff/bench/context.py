@@ -16,6 +16,7 @@ from minidiff.attention import attention
 from minidiff.bench import tools
 from minidiff.generate import Decoder
 from minidiff.model import GPT, GPTConfig
+from minidiff.parsing import one_line_errors, one_line_refusals
 from minidiff.train import pick_device
 from minidiff.variants import VARIANTS, sparse, variant
 from minidiff.variants.yoco import YocoAttention
@@ -206,4 +207,7 @@ def _draw(rows, plt, colour):
 
 
 if __name__ == "__main__":
-    context(tyro.cli(ContextBench, default=tools.defaults(ContextBench)))
+    with one_line_errors():
+        with one_line_refusals():
+            bench = tyro.cli(ContextBench, default=tools.defaults(ContextBench))
+        context(bench)

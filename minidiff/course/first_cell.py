@@ -11,6 +11,8 @@ from pathlib import Path
 
 import nbformat
 
+from minidiff.parsing import one_line_errors
+
 REPOSITORY = "https://github.com/OWNER/minidiff"  # fill in, then run the line above
 CELL = f'''\
 # On Colab and Kaggle this fetches the course and what it needs; elsewhere it does nothing.
@@ -63,10 +65,11 @@ def main(paths):
         try:
             insert(notebook)
         except ValueError as error:
-            sys.exit(f"error: {path}: {error}")
+            raise ValueError(f"{path}: {error}") from None
         path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         print(path)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with one_line_errors():
+        main(sys.argv[1:])

@@ -18,6 +18,8 @@ from latex2mathml.converter import convert
 from nbconvert import SlidesExporter
 from traitlets.config import Config
 
+from minidiff.parsing import one_line_errors, two_names
+
 REVEAL = Path(__file__).with_name("reveal")
 PAGE = """{%- extends 'index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
@@ -106,5 +108,6 @@ def with_mathml(source):
 
 
 if __name__ == "__main__":
-    export(*sys.argv[1:3])
+    with one_line_errors():
+        export(*two_names("notebook.ipynb slides.html"))
     print(f"{sys.argv[2]}: open it in a browser; S opens the notes")

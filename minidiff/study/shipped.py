@@ -9,7 +9,6 @@ OUT/diff_v2 and OUT/softmax_1.5h; OUT/held_out.json holds the loss of every wind
 
 import json
 import statistics
-import sys
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from minidiff.data import open_data
+from minidiff.parsing import one_line_errors, two_names
 from minidiff.runs import export_run, load_run, replace_file
 from minidiff.study.compare import interval
 from minidiff.train import pick_device
@@ -112,4 +112,5 @@ def main(runs, out):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with one_line_errors():
+        main(*two_names("runs out"))
