@@ -1,6 +1,7 @@
 """The files around the package: environment.yml, the lock, the import order, the README."""
 
 import ast
+import json
 import re
 import runpy
 import shutil
@@ -163,3 +164,31 @@ def test_files_are_text_in_utf_8_whatever_the_locale():
                 reads = call.func.attr in ("read_text", "write_text")
                 where = f"{path}:{call.lineno}: encoding='utf-8' is missing"
                 assert not reads or given & {"encoding", "'utf-8'"}, where
+
+
+READS_BESIDE_ITSELF = {
+    "06_fast_paths.ipynb"
+}  # to be emptied: it may say RESULTS / "bench_ops.json"
+
+
+def relative_paths(source):
+    """Calls of a cell that open a path which depends on the working directory."""
+    lines = ["" if line[:1] in "%!" else line for line in source.split("\n")]
+    for call in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant):
+            name, first = ast.unparse(call.func).split(".")[-1], call.args[0].value
+            opens = name in ("open", "Path", "savefig", "imread", "loadtxt", "read_results")
+            if opens and isinstance(first, str) and not Path(first).is_absolute():
+                yield ast.unparse(call)
+
+
+def test_every_notebook_runs_from_any_working_directory():
+    assert list(relative_paths('x = open("a.json")\nPath("..") / "b"\n%ls\nPath(FOLDER)')) == [
+        "open('a.json')", "Path('..')"
+    ]  # fmt: skip
+    notebooks = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb")]
+    for path in notebooks:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        found = [call for source in code for call in relative_paths(source)]
+        assert not found or path.name in READS_BESIDE_ITSELF, f"{path.name}: {found}"
