@@ -229,7 +229,7 @@ FILES = ("config.json", "model.safetensors", "checkpoint.safetensors", "metrics.
 
 
 @some
-@given(st.data(), st.sampled_from(FILES), st.sampled_from(["sample", "init", "resume"]))
+@given(st.data(), st.sampled_from(FILES), st.sampled_from(["sample", "init", "resume", "export"]))
 def test_a_damaged_run_is_refused_or_used_but_never_ends_in_a_traceback(run, data, name, what):
     config, folder = run
     content = data.draw(st.one_of(st.none(), damage(folder / name)))
@@ -237,6 +237,8 @@ def test_a_damaged_run_is_refused_or_used_but_never_ends_in_a_traceback(run, dat
         words = cli(config, "--variants", "diff_v2", "--steps", "2", "--out", place)
         if what == "sample":
             words = ["sample", place / "diff_v2", "--tokens", "2"]
+        elif what == "export":
+            words = ["export", place / "diff_v2", "--to", "published"]
         elif what == "init":
             words += ["--init-from", place / "diff_v2", "--out", place / "fine"]
         else:
@@ -283,7 +285,7 @@ def test_damaged_evidence_is_named(tmp_path, data, name):
 @pytest.mark.parametrize("words", [
     ["sample", "{pipe}"], ["train", "--data", "{pipe}"], ["train", "--init-from", "{pipe}"],
     ["compare", "--results", "{pipe}", "--seeds", "0"], ["bench", "ops", "--out", "{pipe}"],
-    ["claims", "--write", "--readme", "{pipe}", "--results", "{results}"],
+    ["export", "{pipe}"], ["claims", "--write", "--readme", "{pipe}", "--results", "{results}"],
 ])  # fmt: skip
 def test_no_command_waits_for_a_pipe(tmp_path, words):
     pipe = tmp_path / "pipe"
