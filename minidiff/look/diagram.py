@@ -2,9 +2,9 @@
 
     python -m minidiff.look.diagram notebooks/figures/layer.svg
 
-Blue and dashed is softmax, vermilion and solid what DIFF V2 adds, grey what is the same in both. The small maps are
-real: two causal softmax maps that share noise, and their difference at lambda = 0.5. The colours
-follow the reader's light or dark theme; every word stays above 11 pixels on a
+Blue and dashed is softmax, vermilion and solid what DIFF V2 adds, grey what is the same in both.
+The small maps are real: two causal softmax maps that share noise, and their difference at lambda =
+0.5. The colours follow the reader's light or dark theme; every word stays above 11 pixels on a
 phone, 390 pixels wide.
 """
 
