@@ -160,3 +160,10 @@ def test_every_stored_figure_has_words(name):
     nbformat = pytest.importorskip("nbformat", reason="needs the notebook packages")
     problems = list(without_words(nbformat.read(ROOT / name, as_version=4)))
     assert not problems, "\n".join(problems)
+
+
+def test_a_row_that_fills_the_memory_is_not_drawn():
+    """16 GB of numbers for a picture; the explorer itself says in red what is wrong."""
+    with pytest.raises(ValueError, match="n=1000000000 is over 1048576"):
+        widgets.rms_figure(n=10**9)
+    assert 'src="data:image/png;base64,"' in widgets.rms_explorer(n=10**9)._repr_html_()
