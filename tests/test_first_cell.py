@@ -26,8 +26,10 @@ def test_a_course_notebook_has_exactly_this_cell_behind_its_title(name):
 def run(text, folder, **env):
     """Run the cell in a process whose home is a folder; it then says where it is, and the path."""
     text += "\nimport os, sys; print(os.getcwd(), sys.path[0], sep='|')"
-    env = {"HOME": str(folder), "PATH": os.environ["PATH"], "PIP_DRY_RUN": "1", **env}
-    env |= {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "USERPROFILE": str(folder)}
+    own = {"HOME": str(folder), "USERPROFILE": str(folder), "PIP_DRY_RUN": "1"}
+    own |= {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    here = {k: v for k, v in os.environ.items() if "COLAB" not in k and "KAGGLE" not in k}
+    env = here | own | env
     command = [sys.executable, "-c", text]
     return subprocess.run(
         command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, encoding="utf-8"

@@ -58,7 +58,7 @@ def test_equal_time_has_as_many_more_steps_as_the_bench_says():
     assert steps_in_equal_time("diff_v2", 1000) == 1000 < steps
 
 
-@pytest.mark.skipif(not shutil.which("bash"), reason="measure.sh needs bash")
+@pytest.mark.skipif(os.name == "nt" or not shutil.which("bash"), reason="needs bash")
 def test_measure_keeps_its_runs_in_a_folder_of_its_own(tmp_path):
     """With a program in the place of Python that writes down what it is asked for."""
     (tmp_path / "python").write_text('#!/bin/sh\necho "$@" >> "$ASKED"\n', encoding="utf-8")
