@@ -5,6 +5,7 @@ T up to block_size. It reads whole sequences: the KV cache stays here. Weights: 
 alone, named as the published module of DIFF V2 names them (microsoft/unilm, MultiheadFlashDiffV2).
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -80,16 +81,26 @@ def write_onnx(model, path):
 def _program(model):
     sizes = {0: torch.export.Dim("B"), 1: torch.export.Dim("T", max=model.config.block_size)}
     example = torch.zeros(2, min(8, model.config.block_size), dtype=torch.long)
-    log, before = logging.getLogger("torch.onnx"), logging.getLogger("torch.onnx").level
-    log.setLevel(logging.ERROR)  # of packages that are not needed
+    with quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        return torch.onnx.export(
+            Logits(model), (example,), input_names=["idx"], output_names=["logits"],
+            dynamic_shapes=({**sizes},), dynamo=True, verbose=False,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def quiet(*names):
+    """Hundreds of lines on each constant that was folded are no news to who asked for a file."""
+    logs = [logging.getLogger(name) for name in names]
+    before = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(action="ignore"):
-            return torch.onnx.export(
-                Logits(model), (example,), input_names=["idx"], output_names=["logits"],
-                dynamic_shapes=({**sizes},), dynamo=True, verbose=False,
-            )  # fmt: skip
+            yield
     finally:
-        log.setLevel(before)
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)
 
 
 def _check(graph, model):

@@ -79,6 +79,8 @@ def test_the_words_name_what_is_shown_and_the_numbers_at_its_ends():
     assert said.startswith("Loss and gradient norm of several runs. ")
     assert "loss (nats/token) against training step; softmax_1.5h, from 2.98 to 1.02" in said
     assert "diff_v2, from 2.98 to 0.921" in said
+    said = FIGURES["intervals"]().words
+    assert "nats; interval of softmax, from 0 to 0.2; softmax, 0.1; interval of DIFF V2" in said
     fig, ax = plt.subplots()
     ax.bar(["one", "two"], [1, 0.25], label="share")
     ax.set(title="Two heads", ylabel="weight")
@@ -98,6 +100,7 @@ def test_the_first_sentence_of_a_docstring():
         "All outputs, a panel each."
     )
     assert words.first_sentence("The picture of :func:`f` at 0.5.") == "The picture of f at 0.5."
+    assert words.first_sentence("Lambda of heads, a list of (T, h): dots.") == "Lambda of heads."
     assert words.first_sentence(None) == ""
 
 

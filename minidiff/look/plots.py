@@ -49,8 +49,9 @@ def intervals(estimates, xlabel, reference=None):
     """
     fig, ax = plt.subplots(figsize=(10, 1.5 + 0.55 * len(estimates)))
     for y, (label, (mean, low, high)) in enumerate(estimates.items()):
-        ax.plot([low, high], [y, y], color=colour(label), linewidth=4, solid_capstyle="butt")
-        ax.plot(mean, y, markersize=13, **dots(label))
+        bar = {"color": colour(label), "linewidth": 4, "solid_capstyle": "butt"}
+        ax.plot([low, high], [y, y], label=f"interval of {label}", **bar)
+        ax.plot(mean, y, markersize=13, label=label, **dots(label))
     ax.set_yticks(range(len(estimates)), list(estimates))
     ax.set(xlabel=xlabel, ylim=(len(estimates) - 0.4, -0.6))
     ax.grid(axis="y", visible=False)

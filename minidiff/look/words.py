@@ -21,7 +21,7 @@ def first_sentence(text):
     """Of a docstring, without what stands in brackets and after a colon; "" for None."""
     first = " ".join((text or "").split("\n\n")[0].split())
     first = re.sub(r":\w+:`(\w+)`", r"\1", first)
-    first = re.split(r"(?<=[^.])[.:;](?:\s|$)", re.sub(r" \([^)]*\)", "", first))[0]
+    first = re.split(r"(?<=[^.])[.:;](?:\s|$)", re.sub(r"(, a list of)? \([^)]*\)", "", first))[0]
     return f"{first.rstrip('.')}." if first else ""
 
 
@@ -43,8 +43,9 @@ def _panel(ax):
     head = ": ".join(part for part in (ax.get_title() or ax.get_title("left"), axes) if part)
     series = [*_bars(ax), *_lines(ax)]
     series += [f"a map of {'×'.join(map(str, im.get_array().shape[:2]))}" for im in ax.get_images()]
-    series += [t.get_text() for t in (ax.texts if not series else ())][:FEW]
-    series += _names_at_ticks(ax) if len(series) <= 1 else []
+    written = [t.get_text() for t in (() if series else ax.texts)]
+    series += [text for text in written if not text.isdecimal()][:FEW]
+    series += _names_at_ticks(ax) if len(series) <= 1 and not ax.get_images() else []
     series += [x for x in ax.get_legend_handles_labels()[1] if x not in " ".join(series)]
     said = "; ".join([head] * bool(head) + series)
     return f"{said}." if said else ""
@@ -56,9 +57,11 @@ def _named(label):
 
 def _lines(ax):
     errors = {c[0]: c.get_label() for c in ax.containers if isinstance(c, ErrorbarContainer) and c}
+    rows = [t.get_text() for t in ax.yaxis.get_ticklabels()]
+    named = any(re.search(r"[^\W\d_]{2}", row) for row in rows)  # then the numbers lie across
     for line in ax.get_lines():
         name = _named(errors.get(line, line.get_label()))
-        y = np.asarray(line.get_ydata(), dtype=float)
+        y = np.asarray(line.get_xdata() if named else line.get_ydata(), dtype=float)
         y = y[np.isfinite(y)]
         if name and len(y):
             yield f"{name}, from {y[0]:.3g} to {y[-1]:.3g}" if len(y) > 1 else f"{name}, {y[0]:.3g}"
@@ -78,8 +81,8 @@ def _bars(ax):
 
 def _names_at_ticks(ax):
     labels = [t.get_text() for a in (ax.yaxis, ax.xaxis) for t in a.get_ticklabels()]
-    names = [x for x in labels if re.search(r"[^\W\d_]{2}", x)]  # no numbers
-    return [", ".join(names)] if 0 < len(names) <= 2 * FEW else []
+    names = [x for x in dict.fromkeys(labels) if re.search(r"[^\W\d_]{2}", x)]  # no numbers
+    return [", ".join(names)] if 1 < len(names) <= 2 * FEW else []
 
 
 # ---- In a notebook -----------------------------------------------------------------------------

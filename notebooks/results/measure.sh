@@ -19,7 +19,7 @@
 #   context    YOCO's prefill, decoding step and cache, attention over blocks, at 8k to 512k tokens
 #   sparsity   what each choice of blocks keeps of the models in RUNS (the shipped pair)
 #   sparse, yoco, moe   models trained so at 25M, three seeds; to be compared with lr's at 1e-3
-# The files go to runs/results, or to OUT; a run that is in its file is not run again, so that a part
+# The files go to runs/results, or to OUT, the runs to a folder of yours under TMPDIR, or to WORK; a run that is in its file is not run again, so that a part
 # that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
 # runs/results` prints the claims from them (it needs main, lr, train, pair_bench and decode). README.md
 # beside this says what was run, and how.
