@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 import time
 
 import pytest
@@ -215,6 +217,20 @@ def test_rows_are_on_disk_before_the_next_is_measured(tmp_path):
     for n in range(3):
         report.add({"ms": float(n)})
         assert len(json.loads(report.path.read_text())["rows"]) == n + 1
+
+
+def test_a_second_process_on_one_file_is_refused(tmp_path):
+    config = ops.OpsBench(out=str(tmp_path / "rows.json"))
+    lock = str(tmp_path / ".rows.json.lock")
+    code = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire()"
+    command = [sys.executable, "-c", f"{code}; print(1, flush=True); sys.stdin.read()", lock]
+    with subprocess.Popen(command, stdin=-1, stdout=-1) as process:  # -1: a pipe
+        process.stdout.readline()
+        with pytest.raises(ValueError, match=r"rows\.json: another process is writing it"):
+            tools.Report(config, CPU, ["ms:6"], "notes")
+        process.stdin.close()
+    report = tools.Report(config, CPU, ["ms:6"], "notes")
+    report.held.close()
 
 
 def test_rounds_interleave_and_times_are_real():

@@ -149,6 +149,13 @@ def test_a_results_path_that_cannot_be_written_is_refused_before_training(compar
     assert not (tmp_path / "runs").exists()
 
 
+def test_windows_that_the_probes_cannot_read_are_refused_before_training(compare, tmp_path):
+    many = dataclasses.replace(compare, probe_windows=10**9)
+    with pytest.raises(ValueError, match=r"^--probe-windows 1000000000: .* need [\d.,]+ GB"):
+        many.run()
+    assert not (tmp_path / "runs").exists() and not many.results.exists()
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{", '{"rows": [1], "command": []}', '{"rows": {}, "command": []}', "\0\1",

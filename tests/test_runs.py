@@ -236,6 +236,12 @@ def test_a_lock_may_be_taken_twice_in_one_process(tmp_path):
         alone(tmp_path).__enter__()
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a folder that nobody can write")
+def test_a_lock_that_cannot_be_made_is_no_second_process():
+    with pytest.raises(ValueError, match=r"^/proc/a\.json: nothing can be written"):
+        alone("/proc/a.json").__enter__()
+
+
 def test_a_run_that_another_process_finished_meanwhile_is_not_lost(config, tmp_path):
     """Both saw an empty folder; the second gets the lock when the first has ended."""
     second = Run(config, open_data(config.data, block_size=16))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 from training import TINY, cli, losses, run_python
 
-from minidiff import GPT, checkpoint, runs
+from minidiff import GPT, checkpoint, devices, limits, runs
 from minidiff.data import DataError, open_data
 from minidiff.interrupt import Interrupt
 from minidiff.runs import load_run, read_metrics
@@ -343,3 +343,28 @@ def test_a_compiled_model_trains_to_the_same_losses(config, tmp_path, how):
     eager = losses(train(config))
     compiled = dataclasses.replace(config, compile=how, out=str(tmp_path / "compiled"))
     assert losses(train(compiled)) == pytest.approx(eager, rel=1e-2)
+
+
+def test_an_apple_gpu_takes_the_same_way_as_a_cpu(monkeypatch):
+    """All that is decided by the device's name, without the device; the macOS jobs have one."""
+    mps = torch.device("mps")
+    assert devices.pick_dtype(mps) == torch.float32  # and no scaler, then
+    with devices.autocast(mps):
+        assert not torch.is_autocast_enabled("mps")
+    with devices.autocast(mps, torch.float16):
+        assert torch.is_autocast_enabled("mps")
+    model = GPT(TINY)
+    assert devices.compiled(model, "auto", mps) is model
+    assert limits.memory(mps) == limits.memory(torch.device("cpu"))  # they share it
+    limits.check_training(TrainConfig(device="mps"), mps)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("mps") == mps  # asked for by name, whatever else there is
+
+
+@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs an Apple GPU")
+def test_an_apple_gpu_trains_to_the_losses_of_a_cpu(config, tmp_path):
+    alone = losses(train(config))
+    folder = train(dataclasses.replace(config, device="mps", out=str(tmp_path / "mps")))
+    assert losses(folder) == pytest.approx(alone, rel=1e-3)
+    load_run(folder, "mps").generate(torch.tensor([[256]], device="mps"), 5, seed=0)
