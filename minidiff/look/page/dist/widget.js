@@ -26,6 +26,7 @@ function ke(a){let e=null,t=null,i=async()=>{try{for(;e;){let s=e;e=null,await a
 .minidiff-page .top { display: flex; flex-wrap: wrap; gap: 4px 20px; align-items: baseline; justify-content: space-between; }
 .minidiff-page h1 { font-size: clamp(23px, 2.6cqw, 30px); font-weight: 650; letter-spacing: -0.01em; line-height: 1.2; }
 .minidiff-page .lead { color: var(--soft); max-width: 70em; margin: 2px 0 10px; }
+.minidiff-page .lead a { white-space: nowrap; }
 .minidiff-page .tools { display: flex; flex-wrap: wrap; gap: 4px; }
 .minidiff-page .quiet { background: none; border: 1px solid transparent; border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--ink); text-decoration: underline; text-decoration-color: var(--line); text-underline-offset: 4px; }
 .minidiff-page .quiet:hover { background: var(--wash); }
