@@ -217,7 +217,8 @@ def words(notebook):
 
 def reading_time(notebook):
     """Minutes to read the whole notebook, exercises and quiz too; doing the exercises is extra."""
-    lines = sum(c.source.count("\n") + 1 for _, c in code_cells(notebook))
+    cells = [c for _, c in code_cells(notebook) if "remove-cell" not in c.metadata.get("tags", [])]
+    lines = sum(c.source.count("\n") + 1 for c in cells)  # not those for Colab: first_cell.py
     return words(notebook) / WORDS_PER_MINUTE + lines / LINES_PER_MINUTE
 
 

@@ -1,7 +1,8 @@
 """What a figure shows in words: the alternative text of its picture, for who cannot see it.
 
 In a notebook every figure, a student's own too, gets it as metadata of its output: ``alt`` of
-image/png, which nbconvert, MyST and screen readers take. nbval does not compare metadata.
+image/png. The site (MyST), the slides and nbconvert's classic pages say it; JupyterLab 4.6 stores
+it and does not say it yet. nbval does not compare metadata.
 """
 
 import contextlib
