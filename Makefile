@@ -19,8 +19,8 @@ help:  ## this list
 train: .venv/ready  ## train DIFF V2 and its softmax baseline: 4 minutes on 2 CPU cores; on a GPU, the larger preset
 	$(BIN)/python -m minidiff train --overwrite
 
-lab: .venv/ready  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+lab: .venv/ready  ## open the course in JupyterLab, at its first notebook
+	$(BIN)/python -m minidiff.course.lab
 
 slides: .venv/ready  ## the fifty-minute lesson as lesson.html: one file, no network needed
 	$(BIN)/python -m minidiff.course.slides notebooks/lesson.ipynb lesson.html
@@ -36,6 +36,9 @@ notebooks: .venv/ready  ## run every notebook and store its outputs: 8 minutes o
 
 # The tensors are small: a second thread only waits for the first.
 quick test: export OMP_NUM_THREADS = 1
+# Nobody's own settings of IPython and matplotlib, and no need of a home that can be written.
+quick test notebooks: export IPYTHONDIR = $(CURDIR)/.venv/ipython
+quick test notebooks: export MPLCONFIGDIR = $(CURDIR)/.venv/matplotlib
 
 quick: .venv/ready  ## ruff, and the tests that take under a second: a minute
 	$(BIN)/ruff check .

@@ -149,6 +149,7 @@ def clean(output, client):
         picture = find_picture(view["model_id"], client)
         if picture:
             data["image/png"] = picture
+            output.metadata["image/png"] = {"alt": data.get("text/plain", "a widget")}
     if "image/png" in data:
         pixels = strip_png(base64.b64decode(data["image/png"]))
         data["image/png"] = base64.b64encode(pixels).decode() + "\n"

@@ -39,7 +39,7 @@ def store(folder, name, rows, settings=SETTINGS, **more):
     """Write a results file; settings=None is how the oldest ones are."""
     data = {"machine": "NVIDIA H100", "torch": "2.11", "date": "2026-11-25", "command": []} | more
     data |= {"settings": settings} if settings else {}
-    (folder / f"{name}.json").write_text(json.dumps(data | {"rows": rows}))
+    (folder / f"{name}.json").write_text(json.dumps(data | {"rows": rows}), encoding="utf-8")
 
 
 def folder(path, **files):

@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,12 +21,13 @@ spec.loader.exec_module(build)
 
 DEMO = [
     "import time\nimport ipywidgets\nimport matplotlib.pyplot as plt\n"
-    "from minidiff.look import plots, widgets",
+    "from minidiff.look import forms, plots, sketches_forms",
     "print('one')\nprint('two')\nprint({name for name in ('a', 'b', 'c')})",
     "plots.bounds_over_lambda(64)\nplt.show()",
-    "picture = ipywidgets.Image(value=widgets._png(plots.bounds_over_lambda(4)))\nplt.close()\n"
+    "picture = ipywidgets.Image(value=sketches_forms.png(plots.bounds_over_lambda(4)))\n"
+    "plt.close()\n"
     "slider = ipywidgets.IntSlider()\nipywidgets.VBox([slider, picture])",
-    "widgets.rms_explorer()",
+    "forms.rms_explorer()",
 ]
 TIMED = "print(time.time())"
 
@@ -88,6 +90,31 @@ def test_nbval_accepts_what_build_stored_and_finds_a_changed_number(built):
     command += ["--nbval-sanitize-with", str(NOTEBOOKS / "nbval.cfg")]
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=300)
     assert "1 failed, 5 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a home that nobody can write")
+def test_nbval_needs_no_home(built, tmp_path):
+    """With the folders that the Makefile names; without them matplotlib warns in a cell."""
+    makefile = (NOTEBOOKS.parent / "Makefile").read_text(encoding="utf-8")
+    own = {name: str(tmp_path / name) for name in ("IPYTHONDIR", "MPLCONFIGDIR")}
+    assert all(f"quick test notebooks: export {name} = " in makefile for name in own)
+    env = os.environ | own | {"HOME": "/proc/none"}
+    fonts = [sys.executable, "-c", "import matplotlib.font_manager"]  # as the tests before do
+    subprocess.run(fonts, env=env, check=True, capture_output=True)
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider"]
+    command += ["--nbval", "--nbval-current-env", built[0].name]
+    command += ["--nbval-sanitize-with", str(NOTEBOOKS / "nbval.cfg")]
+    done = subprocess.run(
+        command, cwd=built[0].parent, env=env, capture_output=True, text=True, timeout=300
+    )
+    assert "6 passed" in done.stdout, done.stdout
+
+
+def test_every_figure_has_words(built):
+    cells = nbformat.read(built[0], as_version=4).cells
+    figure, box = cells[3].outputs[0].metadata, cells[4].outputs[0].metadata
+    assert figure["image/png"]["alt"].startswith("The lowest and highest context RMS")
+    assert box["image/png"]["alt"].startswith("VBox(")
 
 
 def test_a_failing_notebook_is_left_as_it_was(tmp_path, capsys):

@@ -35,7 +35,7 @@ ROWS = [
 
 
 def test_rows_of_whole_models_are_read_without_those_that_failed(tmp_path):
-    (tmp_path / "bench_context.json").write_text(json.dumps({"rows": ROWS}))
+    (tmp_path / "bench_context.json").write_text(json.dumps({"rows": ROWS}), encoding="utf-8")
     rows = caching.context_rows(tmp_path)
     assert len(rows) == 5 and rows["step", "yoco_diff_v2", 8192]["cache_mb"] == 4.7
     panels = caching.measured(rows).axes
@@ -50,7 +50,7 @@ def test_rows_of_whole_models_are_read_without_those_that_failed(tmp_path):
 @pytest.mark.parametrize("text", [None, "{}", "[]", "{"])
 def test_a_file_without_rows_is_named_with_the_command_that_makes_it(tmp_path, text):
     if text is not None:
-        (tmp_path / "bench_context.json").write_text(text)
+        (tmp_path / "bench_context.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"bench_context\.json.*measure\.sh context"):
         caching.context_rows(tmp_path)
 

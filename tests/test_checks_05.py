@@ -11,7 +11,7 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "05_train_diff_v2.ipynb"
 
 
 def test_the_table_of_exercise_7_is_the_one_that_is_checked():
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells)
     rows = dict(re.findall(r"^\| ([A-Z]) \| (.+) \|$", text, re.MULTILINE))
     assert rows.keys() == checks_05.PAIRS.keys()

@@ -75,7 +75,7 @@ def in_child(work, folder, stop_at, again):
     safetensors.torch.serialize_file = half_a_file
     sys.addaudithook(hook)
     work(folder, again)
-    Path(f"{folder}.seen").write_text("\n".join(seen))
+    Path(f"{folder}.seen").write_text("\n".join(seen), encoding="utf-8")
 
 
 def exit_codes(calls):
@@ -128,18 +128,23 @@ def test_stopped_before_any_file_operation_and_started_again_all_is_equal(tmp_pa
         folder = tmp_path / name
         (folder / "text").mkdir(parents=True)
         for i in range(12):
-            (folder / "text" / f"{i}.txt").write_text(f"line {i} of the text\n" * 30)
+            (folder / "text" / f"{i}.txt").write_text(
+                f"line {i} of the text\n" * 30, encoding="utf-8"
+            )
         return folder
 
+    def log(folder):
+        return Path(f"{folder}.log").read_text(encoding="utf-8")
+
     whole = fresh("whole")
-    assert exit_codes([(work, whole, None, False)]) == [0], Path(f"{whole}.log").read_text()
-    expected, total = everything(whole), len(Path(f"{whole}.seen").read_text().splitlines())
+    assert exit_codes([(work, whole, None, False)]) == [0], log(whole)
+    seen = Path(f"{whole}.seen").read_text(encoding="utf-8").splitlines()
+    expected, total = everything(whole), len(seen)
     assert total >= points  # the hook sees them
 
     stopped = {fresh(f"stopped{n}"): n for n in range(1, total + 1)}
     codes = exit_codes([(work, folder, n, False) for folder, n in stopped.items()])
     again = exit_codes([(work, folder, None, True) for folder in stopped])
     for (folder, n), code, code_again in zip(stopped.items(), codes, again, strict=True):
-        log = f"point {n}: {Path(f'{folder}.log').read_text()}"
-        assert (code, code_again) == (9, 0), log
-        assert everything(folder) == expected, log
+        assert (code, code_again) == (9, 0), f"point {n}: {log(folder)}"
+        assert everything(folder) == expected, f"point {n}: {log(folder)}"

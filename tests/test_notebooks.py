@@ -81,7 +81,8 @@ def outputs(notebook):
 
 
 def pictures(notebook):
-    explorers = ("difference_explorer", "rms_explorer", "cost_explorer", "map_explorer")
+    names = "difference", "rms", "cost", "hull", "pairs", "live"
+    explorers = tuple(f"{name}_explorer" for name in names)
     for i, cell in code_cells(notebook):
         found = [name for name, _ in calls(tree(cell))]
         shows = found.count("plt.show") + sum(name.endswith(explorers) for name in found)
@@ -201,6 +202,7 @@ CONVERTED = {  # by the rules below -> words that it may have
     "08_ablations_v1_cures": 3000,
     "09_sparse_attention": 1800,
     "10_yoco": 1500,
+    "11_moe": 1500,
 }
 WORDS_PER_MINUTE, LINES_PER_MINUTE = 200, 15  # read, of text and of code
 
@@ -216,7 +218,8 @@ def words(notebook):
 
 def reading_time(notebook):
     """Minutes to read the whole notebook, exercises and quiz too; doing the exercises is extra."""
-    lines = sum(c.source.count("\n") + 1 for _, c in code_cells(notebook))
+    cells = [c for _, c in code_cells(notebook) if "remove-cell" not in c.metadata.get("tags", [])]
+    lines = sum(c.source.count("\n") + 1 for c in cells)  # not those for Colab: first_cell.py
     return words(notebook) / WORDS_PER_MINUTE + lines / LINES_PER_MINUTE
 
 
@@ -335,7 +338,7 @@ FAULTS = {
     outputs: [cell("print(1)"), cell("for i in range(3):\n    print(i)"), cell("plt.show()")],
     pictures: [
         cell("plt.show()", shown({"text/plain": "<Figure>"})),
-        cell("widgets.rms_explorer()", shown({"text/plain": "rms explorer"})),
+        cell("forms.rms_explorer()", shown({"text/plain": "rms explorer"})),
     ],
     lengths: [cell("\n".join(["x = 1"] * (MAX_LINES + 1)))],
     draws: [
@@ -365,7 +368,7 @@ GOOD = [
     cell("def show():\n    print(1)"),
     cell("print('a/b', 3 / 4)", printed("a/b 0.75 https://arxiv.org/abs/2410.05258")),
     cell("plots.f(x)\nplt.show()", shown(PNG)),
-    cell("widgets.rms_explorer()", shown({"text/html": '<img src="data:image/png;base64,/tmp/">'})),
+    cell("forms.rms_explorer()", shown({"text/html": '<img src="data:image/png;base64,/tmp/">'})),
     cell("# a comment\n\n%matplotlib inline"),
 ]
 

@@ -80,6 +80,12 @@ from minidiff.course.checks_10 import (
     step_reads,
     window_mask,
 )
+from minidiff.course.checks_11 import (
+    balance_gradient,
+    depends_on_experts,
+    outside_experts,
+    two_experts,
+)
 from minidiff.course.checks_13 import most_frequent
 
 __all__ = ["copied_byte", "differential_step", "weight_zero"]
@@ -96,4 +102,5 @@ __all__ += ["best_difference", "equal_time", "interval_of_three", "power", "sign
 __all__ += ["bounded_lambda", "cure_verdicts", "head_order", "norm_jacobian", "pairing"]  # 08
 __all__ += ["block_costs", "causal_choices", "heard", "quest_score", "split_pair"]  # 09
 __all__ += ["cache_sizes", "prefill_pairs", "reach", "step_reads", "window_mask"]  # 10
+__all__ += ["balance_gradient", "depends_on_experts", "outside_experts", "two_experts"]  # 11
 __all__ += ["most_frequent"]  # 13

@@ -18,11 +18,18 @@ from latex2mathml.converter import convert
 from nbconvert import SlidesExporter
 from traitlets.config import Config
 
+from minidiff.parsing import one_line_errors, two_names
+
 REVEAL = Path(__file__).with_name("reveal")
 PAGE = """{%- extends 'index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block footer_js -%}<!-- scripts -->{%- endblock -%}
+{%- block data_png scoped -%}
+<div class="jp-RenderedImage jp-OutputArea-output"><img
+  alt="{{ (output | get_metadata('alt', 'image/png') or '') | escape_html }}"
+  src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}"></div>
+{%- endblock -%}
 """
 STYLE = """
 .reveal { font-family: sans-serif; color: #222 } .reveal .slides { text-align: left }
@@ -40,9 +47,9 @@ STYLE = """
 .reveal :is(.jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser, .anchor-link) { display: none }
 .reveal .highlight pre { font-size: 24px; line-height: 1.4; padding: 12px }
 .reveal .jp-OutputArea-output pre { font-size: 24px; line-height: 1.4 }
-.reveal .minidiff { zoom: 1.04; margin: 0 auto; color: #222 }
-.reveal .minidiff :is(table, p) { font: 16px/1.4 sans-serif; margin: 4px 0 }
-.reveal .minidiff :is(td, th) { padding: 3px 22px 3px 0; text-align: left }
+.reveal .minidiff-form { zoom: 1.04; margin: 0 auto }
+.reveal .minidiff-form :is(table, p) { font: 16px/1.4 sans-serif; margin: 4px 0 }
+.reveal .minidiff-form :is(td, th) { padding: 3px 22px 3px 0; text-align: left }
 .reveal small { color: #5a5a5a; font-size: 24px } .reveal math { font-size: 110% }
 .reveal math[display=block] { margin: 24px 0 }
 .reveal menclose { border: 3px solid #D55E00; border-radius: 8px; padding: 18px 24px }
@@ -101,5 +108,6 @@ def with_mathml(source):
 
 
 if __name__ == "__main__":
-    export(*sys.argv[1:3])
+    with one_line_errors():
+        export(*two_names("notebook.ipynb slides.html"))
     print(f"{sys.argv[2]}: open it in a browser; S opens the notes")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from minidiff.data import open_data
+from minidiff.data import DataError, open_data
 from minidiff.devices import only_one_process, pick_device
 from minidiff.files import alone, replace_text
 from minidiff.limits import check_training
@@ -65,6 +65,10 @@ class Compare:
         self.results.parent.mkdir(parents=True, exist_ok=True)
         model = self.config.model  # the text once: files of the first run are no text of the second
         self._corpus = open_data(self.config.data, model.vocab_size, model.block_size)
+        try:  # what the probes cannot read, no run should wait for
+            next(self._windows(model.block_size))
+        except DataError as error:
+            raise ValueError(f"--probe-windows {self.probe_windows}: {error}") from None
         print(self._corpus.report)
         with alone(self.results):
             data = self._opened()
@@ -130,11 +134,13 @@ class Compare:
             row |= self._probed(out, seed)
         return row
 
+    def _windows(self, block_size):
+        """Yield what the probes look at, once: (idx, targets), each (probe_windows, block_size)."""
+        return self._corpus.val.fixed_batches(1, self.probe_windows, block_size)
+
     def _probed(self, folder, seed):
         model = load_run(folder, pick_device(self.config.device))
-        idx, _ = next(
-            self._corpus.val.fixed_batches(1, self.probe_windows, model.config.block_size)
-        )
+        idx, _ = next(self._windows(model.config.block_size))
         found = summary(probe(model, idx)) | opposed_heads(model)
         if self.retrieval_prompts:
             found |= retrieval(model, seed, text=idx, prompts=self.retrieval_prompts, sequences=32)

@@ -24,25 +24,27 @@
 #   context    YOCO's prefill, decoding step and cache, attention over blocks, at 8k to 512k tokens
 #   sparsity   what each choice of blocks keeps of the models in RUNS (the shipped pair)
 #   sparse, yoco, moe   models trained so at 25M, three seeds; to be compared with lr's at 1e-3
-# The files go to runs/results, or to OUT; a run that is in its file is not run again, so that a part
+# The files go to runs/results, or to OUT, the runs to a folder of yours under TMPDIR, or to WORK; a run that is in its file is not run again, so that a part
 # that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
 # runs/results` prints the claims from them (it needs main, lr, train, pair_bench and decode). README.md
 # beside this says what was run, and how.
 set -eu
 cd "$(dirname "$0")/../.."
 out=${OUT:-runs/results}
-mkdir -p "$out"
+work=${WORK:-${TMPDIR:-/tmp}/minidiff-measure-$(id -u)}  # the runs: nobody else's, the same each time
+mkdir -p "$out" "$work"
+[ -O "$work" ] || { echo "error: $work is somebody else's: give WORK=FOLDER" >&2; exit 2; }
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-compare() { $python -m minidiff compare --preset gpu --lr 3e-3 --out /tmp/runs "$@"; }
+compare() { $python -m minidiff compare --preset gpu --lr 3e-3 --out "$work" "$@"; }
 
 for part in "$@"; do
   case $part in
     pair)  # its results lie beside its runs first: weights that are gone must be made again
       compare --lr 2e-3 --warmup-steps 300 --steps 6000 --n-layer 7 --n-embd 256 --n-head 4 \
-        --seeds 0 1 2 --keep-weights --probe-windows 64 --out /tmp/runs/pair \
-        --results /tmp/runs/evidence_pair.json
-      cp /tmp/runs/evidence_pair.json "$out/"
-      $python -m minidiff.study.shipped /tmp/runs/pair "$out" ;;
+        --seeds 0 1 2 --keep-weights --probe-windows 64 --out "$work/pair" \
+        --results "$work/evidence_pair.json"
+      cp "$work/evidence_pair.json" "$out/"
+      $python -m minidiff.study.shipped "$work/pair" "$out" ;;
     small_pair)
       compare --seeds 0 --steps 1700 --n-layer 7 --n-embd 256 --n-head 4 \
         --results "$out/evidence_5m.json" ;;
