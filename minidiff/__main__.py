@@ -217,9 +217,10 @@ def parse(argv):
     """
     with one_line_refusals():
         peek, _ = tyro.cli(Peek, args=argv, return_unknown_args=True, add_help=False)
-        gpu = torch.cuda.is_available() if peek.preset == "auto" else peek.preset == "gpu"
-        config = PRESETS["gpu" if gpu else "laptop"]
-        resumed = begun(peek.out) if peek.resume and "train" in argv else None
+    gpu = torch.cuda.is_available() if peek.preset == "auto" else peek.preset == "gpu"
+    config = PRESETS["gpu" if gpu else "laptop"]
+    resumed = begun(peek.out) if peek.resume and "train" in argv else None
+    with one_line_refusals():
         return tyro.cli(
             Annotated[Train, tyro.conf.subcommand("train", default=resumed or Train(config))]
             | Annotated[Sample, tyro.conf.subcommand("sample")]

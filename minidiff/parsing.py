@@ -61,6 +61,7 @@ def one_line_refusals():
         if of_a_class and isinstance(refused, ValueError):
             raise refused from None
         raise ValueError(one_line(box)) from None
+    print(said.getvalue(), end="", file=sys.stderr)  # a warning of a library, perhaps
 
 
 def one_line(box):
@@ -68,7 +69,8 @@ def one_line(box):
     plain = re.sub(r"\x1b\[[\d;]*m", "", box)
     rows = [re.sub(r"^[│|]|[│|]$", "", row.strip()).strip() for row in plain.splitlines()[1:-1]]
     paragraphs = re.split(r"^[─-]{9,}$", "\n".join(rows), flags=re.MULTILINE)
-    first, *others = filter(None, (" ".join(paragraph.split()) for paragraph in paragraphs))
+    said = [" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip()]
+    first, *others = said or [" ".join(plain.split())]  # a box of another version, perhaps
     first = first.removeprefix("Error parsing ")
     for paragraph in others:
         if meant := re.match(r"Perhaps you meant: (--[\w-]+)", paragraph):

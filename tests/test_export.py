@@ -12,7 +12,7 @@ from test_model import PublishedAttention
 from torch.testing import assert_close
 from training import TINY
 
-from minidiff import GPT, GPTConfig
+from minidiff import GPT, GPTConfig, export
 from minidiff import __main__ as command
 from minidiff.export import from_published, to_published, write_onnx
 from minidiff.model import rope_table
@@ -73,6 +73,13 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="pip install onnx onnxscript"):
         write_onnx(GPT(TINY), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_no_onnx_file_holds_is_refused(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript", reason="pip install onnx onnxscript onnxruntime")
+    monkeypatch.setattr(export, "LARGEST", 1000)
+    with pytest.raises(ValueError, match="holds 2 GB at most"):
+        write_onnx(GPT(TINY), tmp_path / "model.onnx")
 
 
 @pytest.mark.slow

@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from training import cli
 
 from minidiff import __main__ as command
+from minidiff.parsing import one_line, one_line_refusals
 
 REFUSED = {
     "": "Expected one of {train, sample, export, compare, bench, claims}",
@@ -82,3 +85,14 @@ def test_an_error_of_the_system_names_its_file_and_no_number(config, tmp_path):
     with pytest.raises(SystemExit, match=r"file/.*: not a directory") as stop:
         command.main([*cli(config), "--out", str(tmp_path / "file" / "x")])
     assert "Errno" not in stop.value.code
+
+
+def test_what_a_library_says_meanwhile_is_not_lost(capsys):
+    with one_line_refusals():
+        print("a driver that is too old", file=sys.stderr)
+    assert capsys.readouterr().err == "a driver that is too old\n"
+
+
+@given(st.text(st.sampled_from("│╭─╮╰╯|+-\n\x1b[0m a-z:{}"), max_size=200))
+def test_a_box_of_any_shape_becomes_one_line(box):
+    assert "\n" not in one_line(box)
