@@ -64,6 +64,12 @@ def test_softmax_and_diff_v2_differ_without_colour(name):
     assert any(seen["softmax"]) and any(seen["diff_v2"])
 
 
+def test_bars_side_by_side_differ_without_colour():
+    drawn = sketches.weight_bars({"A1": [0.5, 0.5], "λ A2": [0.2, 0.2], "diff": [0.3, 0.3]}, "ab")
+    assert [bars[0].get_hatch() or "" for bars in drawn.axes[0].containers] == ["", "", "//"]
+    assert style.bar("softmax_h")["hatch"] == "" != style.bar("DIFF V2")["hatch"]
+
+
 def test_a_label_finds_its_line_style_as_it_finds_its_colour():
     for label in ("softmax", "softmax_1.5h, seed 0", "Softmax 2h"):
         assert style.line(label)["linestyle"] == "--" and style.dots(label)["marker"] == "s"

@@ -52,10 +52,10 @@ def rms_figure(n=1024, gap1=6.0, gap2=6.0, lam=0.5, rho=0.0, same=True):
     fig, (bars, ax) = plt.subplots(1, 2, figsize=(14, 5.6), width_ratios=(3, 4))
     named = 1 if same else 2  # tokens with a bar of their own
     shown = {"A1 (softmax)": a1, "λ A2": lam * a2, "A1 − λ A2": a1 - lam * a2}
-    looks = plots.colour("softmax"), style.MINUS, plots.colour("diff_v2")
-    for i, ((label, w), colour) in enumerate(zip(shown.items(), looks, strict=True)):
+    looks = style.bar("softmax"), {"color": style.MINUS}, style.bar("diff_v2")
+    for i, ((label, w), look) in enumerate(zip(shown.items(), looks, strict=True)):
         x, heights = np.arange(named + 1) + 0.28 * (i - 1), [*w[:named], w[named:].sum()]
-        drawn = bars.bar(x, heights, width=0.25, color=colour, label=label)
+        drawn = bars.bar(x, heights, width=0.25, label=label, **look)
         bars.bar_label(drawn, fmt="%.2f", fontsize=13, padding=2)
     names = [*["token A", "token B"][:named], f"other {n - named} together"]
     bars.set_xticks(range(named + 1), names)

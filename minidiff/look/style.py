@@ -84,6 +84,12 @@ def dotted_line(name):
     return dots(name) | line(name)
 
 
+def bar(name):
+    """Fill of a variant's bars, where bars of several stand side by side: DIFF V2's is hatched."""
+    hatch = "//" if _of(name, LINES) == LINES[""] else ""
+    return {"color": colour(name), "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+
+
 def _of(name, table):
     label = name.lower().replace(" ", "_").replace("-", "_")
     return table[max((key for key in table if label.startswith(key)), key=len)]
