@@ -50,6 +50,7 @@ from minidiff.course.checks_08 import (
     norm_jacobian,
     pairing,
 )
+from minidiff.course.checks_12 import alike, cancelled, more_prompts, needle_gap, quieter
 from minidiff.course.checks_13 import most_frequent
 
 __all__ = ["copied_byte", "differential_step", "weight_zero"]
@@ -62,4 +63,5 @@ __all__ += ["clipped", "hidden_sink", "silent_score", "three_shares", "without_b
 __all__ += ["shared_backward"]  # 06
 __all__ += ["best_difference", "equal_time", "interval_of_three", "power", "sign_test"]  # 07
 __all__ += ["bounded_lambda", "cure_verdicts", "head_order", "norm_jacobian", "pairing"]  # 08
+__all__ += ["alike", "cancelled", "more_prompts", "needle_gap", "quieter"]  # 12
 __all__ += ["most_frequent"]  # 13

@@ -135,7 +135,7 @@ class LongContext:
         few = {"prompts": max(2, self.prompts // 4), "sequences": max(2, self.sequences // 4)}
         found = retrieval(model, self.seed, prompts=self.prompts, sequences=self.sequences)
         longer, losses = beyond(model, text, self.seed, **few)
-        losses = {n: [round(x, 4) for x in values.tolist()] for n, values in losses.items()}
+        losses = {str(n): [round(x, 4) for x in values.tolist()] for n, values in losses.items()}
         return found | longer | {"window_losses": losses}
 
     def _add(self, row):
@@ -146,8 +146,13 @@ class LongContext:
         print(row["run"], flush=True)
 
 
-if __name__ == "__main__":
+def main(arguments=None):
+    """The command line; a run that cannot be measured ends it with one line."""
     try:
-        tyro.cli(LongContext).run()
+        tyro.cli(LongContext, args=arguments).run()
     except ValueError as error:
         sys.exit(f"long_context: {error}")
+
+
+if __name__ == "__main__":
+    main()
