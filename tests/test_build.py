@@ -103,3 +103,10 @@ def test_a_failing_notebook_is_left_as_it_was(tmp_path, capsys):
 def test_an_unknown_name_is_refused():
     with pytest.raises(SystemExit, match="no notebook is called 99_nothing"):
         build.find(["99_nothing"])
+
+
+def test_the_output_of_a_prediction_is_folded_away_until_asked_for():
+    folded = {"tags": ["predict", "hide-output"], "jupyter": {"outputs_hidden": True}}
+    assert build.hidden({"tags": ["predict"]}) == build.hidden(folded) == folded
+    assert build.hidden({"tags": ["hide-input"]}) == {"tags": ["hide-input"]}
+    assert build.hidden({}) == {}

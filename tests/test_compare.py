@@ -25,6 +25,8 @@ from minidiff.study.compare import (
     pairs,
     table,
 )
+from minidiff.study.results import RETRIEVAL
+from minidiff.study.retrieval import retrieval
 from minidiff.train import TrainConfig
 
 
@@ -200,9 +202,30 @@ def test_learning_rates_that_print_alike_have_keys_of_their_own(compare):
 
 def test_every_setting_is_checked_before_the_first_run(compare):
     for wrong in ({"seeds": (0, -1)}, {"lrs": (1e-3, math.nan)}, {"seeds": ()}, {"variants": ()},
-                  {"probe_windows": 0}):  # fmt: skip
+                  {"probe_windows": 0}, {"retrieval_prompts": 1},
+                  {"retrieval_prompts": 64}):  # fmt: skip
         with pytest.raises(ValueError):
             dataclasses.replace(compare, **wrong)
+
+
+@pytest.mark.slow
+def test_recall_is_asked_of_every_run_with_prompts_of_its_seed(compare, monkeypatch):
+    model = dataclasses.replace(compare.config.model, block_size=320)
+    config = dataclasses.replace(compare.config, model=model, steps=2, eval_every=1)
+    asked = []
+    monkeypatch.setattr(
+        "minidiff.study.compare.retrieval",
+        lambda model, seed, **more: asked.append(seed) or retrieval(model, seed, **more),
+    )
+    more = dataclasses.replace(compare, config=config, retrieval_prompts=4)
+    more.run()
+    data = json.loads(compare.results.read_text())
+    assert asked == [0, 0, 1, 1] and data["settings"]["retrieval_prompts"] == 4
+    for row in data["rows"]:
+        assert set(RETRIEVAL) <= set(row) and all(math.isfinite(row[key]) for key in RETRIEVAL)
+    assert {pair["metric"] for pair in data["pairs"]} == set(METRICS) | set(RETRIEVAL)
+    with pytest.raises(ValueError, match="other settings"):
+        dataclasses.replace(more, retrieval_prompts=8).run()
 
 
 def test_the_interval_is_students_t():
