@@ -203,6 +203,7 @@ CONVERTED = {  # by the rules below -> words that it may have
     "09_sparse_attention": 1800,
     "10_yoco": 1500,
     "11_moe": 1500,
+    "12_long_context": 1500,
 }
 WORDS_PER_MINUTE, LINES_PER_MINUTE = 200, 15  # read, of text and of code
 

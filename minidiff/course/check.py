@@ -86,6 +86,7 @@ from minidiff.course.checks_11 import (
     outside_experts,
     two_experts,
 )
+from minidiff.course.checks_12 import alike, cancelled, more_prompts, needle_gap, quieter
 from minidiff.course.checks_13 import most_frequent
 
 __all__ = ["copied_byte", "differential_step", "weight_zero"]
@@ -103,4 +104,5 @@ __all__ += ["bounded_lambda", "cure_verdicts", "head_order", "norm_jacobian", "p
 __all__ += ["block_costs", "causal_choices", "heard", "quest_score", "split_pair"]  # 09
 __all__ += ["cache_sizes", "prefill_pairs", "reach", "step_reads", "window_mask"]  # 10
 __all__ += ["balance_gradient", "depends_on_experts", "outside_experts", "two_experts"]  # 11
+__all__ += ["alike", "cancelled", "more_prompts", "needle_gap", "quieter"]  # 12
 __all__ += ["most_frequent"]  # 13
