@@ -183,7 +183,7 @@ CONVERTED = {  # by the rules below -> words that it may have
     "00_start_here": 1500,
     "01_differential_attention": 3000,
     "02_context_rms": 3000,
-    "02b_trained_heads_and_v1": 2000,
+    "02b_trained_heads": 1500,
     "03_lambda": 3000,
     "04_attention_sinks": 3000,
     "07_how_to_compare": 3000,

@@ -12,8 +12,8 @@ from minidiff.course.checks_01 import (
     saving,
 )
 from minidiff.course.checks_02 import (
+    leaning_values,
     needed_gap,
-    norm_gains,
     norm_growth,
     one_row,
     opposed_values,
@@ -56,7 +56,7 @@ __all__ = ["copied_byte", "differential_step", "weight_zero"]
 __all__ += ["attention_layer", "best_constant", "channel_order", "kv_head"]  # 01
 __all__ += ["one_output", "pair_step", "repaired_order", "saving"]
 __all__ += ["needed_gap", "one_row", "opposed_values", "same_token", "sink"]  # 02
-__all__ += ["norm_gains", "norm_growth", "without_sink"]  # 02b
+__all__ += ["leaning_values", "norm_growth", "without_sink"]  # 02b
 __all__ += ["both_ends", "own_variant", "quietest_lambda", "silenced_head", "who_learns"]  # 03
 __all__ += ["clipped", "hidden_sink", "silent_score", "three_shares", "without_bos"]  # 04
 __all__ += ["shared_backward"]  # 06
