@@ -188,6 +188,7 @@ CONVERTED = {  # by the rules below -> words that it may have
     "04_attention_sinks": 3000,
     "07_how_to_compare": 3000,
     "08_ablations_v1_cures": 3000,
+    "13_capstone": 3000,
 }
 WORDS_PER_MINUTE, LINES_PER_MINUTE = 200, 15  # read, of text and of code
 

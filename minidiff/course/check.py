@@ -50,7 +50,13 @@ from minidiff.course.checks_08 import (
     norm_jacobian,
     pairing,
 )
-from minidiff.course.checks_13 import most_frequent
+from minidiff.course.checks_13 import (
+    harder_world,
+    most_frequent,
+    own_attention,
+    prediction,
+    verdict_of,
+)
 
 __all__ = ["copied_byte", "differential_step", "weight_zero"]
 __all__ += ["attention_layer", "best_constant", "channel_order", "kv_head"]  # 01
@@ -62,4 +68,4 @@ __all__ += ["clipped", "hidden_sink", "silent_score", "three_shares", "without_b
 __all__ += ["shared_backward"]  # 06
 __all__ += ["best_difference", "equal_time", "interval_of_three", "power", "sign_test"]  # 07
 __all__ += ["bounded_lambda", "cure_verdicts", "head_order", "norm_jacobian", "pairing"]  # 08
-__all__ += ["most_frequent"]  # 13
+__all__ += ["harder_world", "most_frequent", "own_attention", "prediction", "verdict_of"]  # 13
