@@ -31,11 +31,9 @@ def main(processes):
         "softmax 1.5h": variant(lab.MODEL, "softmax_1.5h"),
         "DIFF V2": lab.MODEL,
         "my_variant": lab.changed(attention="my_variant"),
-        "no lambda": variant(lab.MODEL, "diff_no_lambda"),
+        "diff no lambda": variant(lab.MODEL, "diff_no_lambda"),
         "minus_mean": lab.changed(attention="minus_mean", n_head=3),  # of the solutions
         "DIFF V2 doubled": lab.changed(attention="diff_doubled"),
-        "softmax 2h": variant(lab.MODEL, "softmax_2h"),
-        "DIFF V2, one layer": lab.changed(n_layer=1),
     }
     with multiprocessing.get_context("fork").Pool(processes, torch.set_num_threads, [1]) as pool:
         for name in models:
