@@ -131,9 +131,9 @@ def prediction(sign, differences):
     expect(sign in (1, -1), "Write the predicted sign of the difference as +1 or -1.")
     _, (low, high) = _by_seed(differences, 5)
     if low <= 0 <= high:
-        return "Complete. Your measurement leaves the prediction open: the interval holds 0."
+        return "Your measurement leaves the prediction open: the interval holds 0."
     held = (low > 0) == (sign > 0)
-    return f"Complete. Your prediction {'passed the test' if held else 'is refuted'}: say so."
+    return f"Your prediction {'passed the test' if held else 'is refuted'}. Say so."
 
 
 @checks
