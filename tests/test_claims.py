@@ -211,6 +211,13 @@ def test_what_another_question_answers_has_no_vote(tmp_path):
     assert str(found["9b"].primary) == "0 of 3 [0%, 71%]"
 
 
+def test_a_softmax_that_gains_as_much_by_a_small_start_takes_the_gain_away(tmp_path):
+    doubled = pair(LOWER, one="diff_v2_doubled")
+    quiet = pair([0.01, 0.011, 0.009], one="diff_v2", other="softmax_1.5h_quiet")
+    assert judged(tmp_path, evidence_25m=doubled)["Q9"].verdict == "supported"
+    assert judged(tmp_path, evidence_25m=doubled + quiet)["Q9"].verdict == "mixed"
+
+
 def test_recall_is_compared_where_equally_many_prompts_were_asked(tmp_path):
     rows = pair([-0.1, -0.12, -0.11], "recall_nats_16")
     folder(tmp_path)

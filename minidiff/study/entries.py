@@ -245,7 +245,9 @@ CLAIMS = (
     Claim(
         "Q9", "the gain is not only the small start: lower loss than softmax with W_O doubled",
         "this project", Pairs("val_loss", BELOW, "diff_v2_doubled", rate="best", files=MAIN),
-        (everywhere("val_loss", BELOW, "diff_late_lambda"),
+        (everywhere("val_loss", BELOW, other="softmax_1.5h_quiet"),
+         everywhere("val_loss", SHOWN, "softmax_1.5h_quiet"),
+         everywhere("val_loss", BELOW, "diff_late_lambda"),
          *(everywhere("val_loss", SHOWN, name, "diff_v2") for name in STARTS)),
         notebook=ABLATIONS, command="measure.sh start",
     ),

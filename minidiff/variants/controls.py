@@ -1,9 +1,9 @@
-"""Is the gain of DIFF V2 only its start? Three controls that begin or are decayed otherwise.
+"""Is the gain of DIFF V2 only its start? Controls that begin or are decayed otherwise.
 
 At first a head's two maps are almost equal and lambda is 0.5, so a head's output is about half as
 large as a softmax head's: a smaller step into the residual stream. Each control takes one such
 difference away. If it is as good as DIFF V2, that difference did not matter. If it is worse, more
-than the start may be to blame: see each.
+than the start may be to blame: see each. The other way round softmax is given the small start.
 """
 
 import torch
@@ -13,6 +13,7 @@ from minidiff.model import DiffV2Attention, register
 from minidiff.variants.ablations import DiffAblation
 
 LATE = 4.0  # sigmoid(-4) = 0.018
+QUIET = 0.4  # 1 - lambda = 1/2, and 1/sqrt(1.5) since W_O adds up more heads
 
 
 @register("diff_late_lambda")
@@ -50,3 +51,13 @@ def double_output(model):
         raise ValueError("double_output needs DIFF V2 layers")
     for layer in layers:
         layer.o_proj.weight *= 2
+
+
+@torch.no_grad()
+def quiet_output(model):
+    """Let softmax with 1.5h heads start with outputs as small as those of DIFF V2: W_O times QUIET.
+
+    If it is then as good as DIFF V2, the small start was the gain.
+    """
+    for block in model.blocks:
+        block.attn.o_proj.weight *= QUIET

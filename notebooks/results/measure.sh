@@ -10,7 +10,8 @@
 #   lr         the main pair, and V1 at one of them, at other learning rates
 #   more_lr    the main pair at rates between those, and three more seeds at 6e-3
 #   long       softmax (1.5h heads) and DIFF V2 for 4000 steps at 1e-3, three seeds, with recall; at 7e-4 one
-#   start      DIFF V2 with other starts of its outputs and of lambda, and without decay of W_lambda
+#   start      DIFF V2 with other starts of its outputs and of lambda, and without decay of W_lambda; softmax
+#              with outputs that start as small as those of DIFF V2
 #   noise      two seeds of the main pair at 1e-3, run again
 #   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds
 #   rates      short runs at larger and larger learning rates, three seeds
@@ -79,7 +80,7 @@ for part in "$@"; do
       recall --lrs 7e-4 --seeds 0 ;;
     start)
       compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --results "$out/evidence_25m_start.json" \
-        --variants diff_v2_doubled diff_late_lambda diff_no_decay ;;
+        --variants diff_v2_doubled softmax_1.5h_quiet diff_late_lambda diff_no_decay ;;
     noise)
       compare --steps 1000 --lrs 1e-3 --seeds 0 1 --results "$out/evidence_25m_noise.json" \
         --out /tmp/runs/again ;;
