@@ -19,8 +19,8 @@ help:  ## this list
 train: .venv/ready  ## train DIFF V2 and its softmax baseline: 4 minutes on 2 CPU cores; on a GPU, the larger preset
 	$(BIN)/python -m minidiff train --overwrite
 
-lab: .venv/ready  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+lab: .venv/ready  ## open the course in JupyterLab, at its first notebook
+	$(BIN)/python -m minidiff.course.lab
 
 slides: .venv/ready  ## the fifty-minute lesson as lesson.html: one file, no network needed
 	$(BIN)/python -m minidiff.course.slides notebooks/lesson.ipynb lesson.html

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import front  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from minidiff.course import slides  # noqa: E402
 from minidiff.look.page import build as explorer  # noqa: E402
@@ -41,7 +42,7 @@ html_theme = "furo"
 pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
 html_static_path = ["_static"]
 html_favicon = "_static/icon.svg"
-html_css_files = ["site.css"]
+html_css_files, html_js_files = ["site.css"], ["site.js"]
 html_additional_pages = {"index": "start.html"}
 html_copy_source = html_use_index = html_domain_indices = False
 html_theme_options = {
@@ -68,7 +69,9 @@ def add_the_rest(app, error):
     if error:
         return
     site = Path(app.outdir)
-    explorer.build(site / "explorer")
+    for page in site.rglob("*.html"):
+        page.write_text(mended(page.read_text("utf-8"), page.parent), "utf-8")
+    explorer.build(site / "explorer", home="../index.html")
     slides.export(ROOT / "notebooks" / "lesson.ipynb", site / "lesson.html")
     texts = {"minidiff": ROOT / "LICENSE", "reveal.js": slides.REVEAL / "LICENSE"}
     texts["MathJax"] = ROOT / "docs" / "_static" / "mathjax" / "LICENSE"
@@ -77,3 +80,18 @@ def add_the_rest(app, error):
         texts[name] = next(f for f in files if re.search("LICEN[CS]E|COPYING", f.name)).locate()
     parts = (f"# {name}\n\n{path.read_text('utf-8')}" for name, path in texts.items())
     (site / "licences.txt").write_text("\n\n".join(parts), "utf-8")
+
+
+def mended(page, folder):
+    """A page of furo with what it lacks: names, levels, figures that load when they are near."""
+    for column, name in (("sidebar", "Pages of the course"), ("toc", "Sections of this page")):
+        side = f'class="{column}-drawer'
+        page = page.replace(f"<aside {side}", f'<aside aria-label="{name}" {side}')
+    page = page.replace('role="heading"><span', 'role="heading" aria-level="2"><span')
+
+    def figure(found):
+        width, height = Image.open(folder / found[1]).size  # so that nothing moves when it comes
+        alt = "A figure, drawn by the code above it"
+        return f'<img loading="lazy" alt="{alt}" width="{width}" height="{height}" src="{found[1]}"'
+
+    return re.sub(r'<img alt="[./]*_images/\w+\.png" src="([^"]+)"', figure, page)

@@ -21,12 +21,13 @@ spec.loader.exec_module(build)
 
 DEMO = [
     "import time\nimport ipywidgets\nimport matplotlib.pyplot as plt\n"
-    "from minidiff.look import plots, widgets",
+    "from minidiff.look import forms, plots, sketches_forms",
     "print('one')\nprint('two')\nprint({name for name in ('a', 'b', 'c')})",
     "plots.bounds_over_lambda(64)\nplt.show()",
-    "picture = ipywidgets.Image(value=widgets._png(plots.bounds_over_lambda(4)))\nplt.close()\n"
+    "picture = ipywidgets.Image(value=sketches_forms.png(plots.bounds_over_lambda(4)))\n"
+    "plt.close()\n"
     "slider = ipywidgets.IntSlider()\nipywidgets.VBox([slider, picture])",
-    "widgets.rms_explorer()",
+    "forms.rms_explorer()",
 ]
 TIMED = "print(time.time())"
 
@@ -129,3 +130,10 @@ def test_a_failing_notebook_is_left_as_it_was(tmp_path, capsys):
 def test_an_unknown_name_is_refused():
     with pytest.raises(SystemExit, match="no notebook is called 99_nothing"):
         build.find(["99_nothing"])
+
+
+def test_the_output_of_a_prediction_is_folded_away_until_asked_for():
+    folded = {"tags": ["predict", "hide-output"], "jupyter": {"outputs_hidden": True}}
+    assert build.hidden({"tags": ["predict"]}) == build.hidden(folded) == folded
+    assert build.hidden({"tags": ["hide-input"]}) == {"tags": ["hide-input"]}
+    assert build.hidden({}) == {}

@@ -1,7 +1,9 @@
 """look.forms: the closed-form explorers, in Chromium as an exported page has them."""
 
 import re
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -13,7 +15,13 @@ from minidiff.look import forms
 
 pytest_plugins = ["page_tools"]
 AXE = PAGE / "node_modules" / "axe-core" / "axe.min.js"
-ALL = forms.rms_explorer, forms.cost_explorer, forms.hull_explorer, forms.pairs_explorer
+ALL = [
+    forms.difference_explorer,
+    forms.rms_explorer,
+    forms.cost_explorer,
+    forms.hull_explorer,
+    forms.pairs_explorer,
+]
 
 
 @pytest.mark.parametrize("explorer", ALL)
@@ -27,38 +35,50 @@ def test_a_notebook_stores_a_picture_and_the_program(explorer):
 @pytest.mark.parametrize(
     "wrong, problem",
     [
-        (lambda: forms.rms_explorer(n=0), "n"),
+        (lambda: forms.rms_explorer(n=0), "n=0 must be a whole number from 2 to 16384"),
+        (lambda: forms.rms_explorer(n=10**9), "n=1000000000 must be a whole number from 2"),
+        (lambda: forms.rms_explorer(gap1="x"), "gap1='x' must be a number from 0 to 14"),
+        (lambda: forms.rms_explorer(rho=float("nan")), "rho=nan must be"),
+        (lambda: forms.difference_explorer(scores1=(0, 1)), "must be three numbers each"),
+        (lambda: forms.difference_explorer(scores2=(0, 7, 0)), "b2=7 must be a number from -6"),
+        (lambda: forms.cost_explorer(n_keys=2**25), "n_keys=33554432 must be a whole number"),
         (lambda: forms.cost_explorer(n_head=6, n_kv_head=4), "n_kv_head=4 must divide n_head=6"),
-        (lambda: forms.hull_explorer(lam=1.5), "lam=1.5 must be from 0 to 1"),
+        (lambda: forms.hull_explorer(lam=1.5), "lam=1.5 must be a number from 0 to 1"),
         (lambda: forms.hull_explorer(a1=(0.5, 0.6, 0)), "a1=.* must be three weights"),
-        (lambda: forms.pairs_explorer(n_head=4, n_kv_head=3), "n_kv_head=3 divide 2h"),
+        (lambda: forms.pairs_explorer(n_head=4, n_kv_head=3), "n_kv_head=3 must divide 2 n_head"),
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong, problem):
-    with pytest.raises(ValueError, match=problem):
+    open_figures = plt.get_fignums()
+    with pytest.raises(ValueError, match=problem) as found:
         wrong()
+    assert "\n" not in str(found.value)
+    assert plt.get_fignums() == open_figures  # a notebook would show it
 
 
-def test_the_picture_of_the_hull_has_its_corners():
-    figure = forms.hull_figure(0.5, (0.2, 0.3, 0.5), (0.5, 0.3, 0.2))
-    filled = figure.axes[0].patches[0].get_xy()
-    values = np.array(forms.VALUES)
-    corners = (values[:, None] - 0.5 * values[None]).reshape(-1, 2)
-    assert all(np.abs(corners - point).sum(1).min() < 1e-9 for point in filled)
-    assert filled[:, 0].max() == pytest.approx(corners[:, 0].max())
+def test_numpys_numbers_are_numbers():
+    shown = forms.rms_explorer(n=np.int64(64), lam=np.float32(0.5))._repr_html_()
+    assert "&quot;n&quot;: 64, " in shown and "&quot;lam&quot;: 0.5" in shown
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """All explorers on one page, in a file."""
+    bodies = "".join(explorer()._repr_html_() for explorer in ALL)
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>t</title>'
+    path = tmp_path_factory.mktemp("forms") / "page.html"
+    path.write_text(f"{head}<main><h1>Explorers</h1>{bodies}</main>", encoding="utf-8")
+    return path.as_uri()
 
 
 @pytest.fixture
-def page(browser, tmp_path):
-    """All explorers on one page, opened from a file with no network."""
-    bodies = "".join(explorer()._repr_html_() for explorer in ALL)
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>t</title>'
-    (tmp_path / "page.html").write_text(f"{head}<main><h1>Explorers</h1>{bodies}</main>")
+def page(browser, address):
+    """That page, opened with no network."""
     context = browser.new_context(offline=True, viewport={"width": 1092, "height": 720})
     page, problems = context.new_page(), []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.goto((tmp_path / "page.html").as_uri())
-    page.wait_for_function("() => document.querySelectorAll('.minidiff-form svg').length >= 7")
+    page.goto(address)
+    page.wait_for_function("() => document.querySelectorAll('.minidiff-form svg').length === 10")
     yield page
     context.close()
     assert not problems
@@ -143,6 +163,21 @@ def test_the_wrong_pairing_is_seen_unless_there_is_one_key_value_head(page):
     pairs.get_by_role("button", name="One key/value head hides it").click()
     assert pairs.locator(".arc.wrong").count() == 0
     assert "cannot be seen" in pairs.locator(".told").inner_text()
+
+
+TOUCHING = (
+    (Path(__file__).parent / "js" / "touching.mjs")
+    .read_text(encoding="utf-8")
+    .replace("export ", "")
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["difference", "rms", "cost", "hull", "pairs"])
+def test_labels_do_not_touch_and_stay_in_the_picture(page, name):
+    page.add_script_tag(path=forms.BUNDLE)
+    found = page.evaluate(f"({TOUCHING})('{name}', 150)")
+    assert found["states"] == 150 and not found["touching"]
 
 
 @pytest.mark.slow

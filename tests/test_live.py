@@ -41,6 +41,18 @@ def test_what_the_page_cannot_draw_is_refused_at_once(models, text, problem):
         live.live_explorer(models, text)
 
 
+@pytest.mark.parametrize(
+    "heads, problem",
+    [
+        ({"softmax": (0, 0)}, "heads names 'softmax'; the models are model"),
+        ({"model": (2, 0)}, "model has layers 0 to 1 and heads 0 to 1, not layer 2, head 0"),
+    ],
+)
+def test_a_head_that_is_not_there_is_refused_at_once(heads, problem):
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        live.live_explorer(tiny(), "abc", heads=heads)
+
+
 def test_the_picture_is_of_the_head_that_copies_most():
     model, idx = tiny(), data.encode("abcabcab")
     figure = live._figure("mine", model, idx)
@@ -54,6 +66,8 @@ def test_the_picture_is_of_the_head_that_copies_most():
             scores[layer, head] = sum(view.weights[head, t, s].item() for t, s in pairs)
     best = max(scores, key=scores.get)
     assert figure.get_suptitle() == "mine: layer {}, head {}".format(*best)
+    chosen = live._figure("mine", model, idx, (1, 0))
+    assert chosen.get_suptitle() == "mine: layer 1, head 0"
     assert [ax.get_title() for ax in figure.axes[:3]] == ["A1", "A2", "A1 − λ A2"]
 
 
@@ -64,7 +78,7 @@ from minidiff.look.live import live_explorer
 shape = dict(n_layer=2, n_head=2, n_kv_head=1, head_dim=16, n_embd=32, block_size=64)
 torch.manual_seed(1)
 models = {name: GPT(GPTConfig(attention=name, **shape)) for name in ("softmax", "diff_v2")}
-live_explorer(models, "for i in range(3): i")
+live_explorer(models, "for i in range(3): i", heads={"softmax": (1, 1)})
 """
 FORM = "from minidiff.look.forms import rms_explorer\n\nrms_explorer()"
 IDLE = """() => {
@@ -93,6 +107,8 @@ def test_in_jupyterlab_it_lives_and_what_is_saved_is_a_picture(browser, lab, tmp
     cell = page.locator(".minidiff-live")
     assert cell.bounding_box()["height"] <= 600
     page.wait_for_function("() => document.querySelectorAll('.minidiff-live .query').length === 4")
+    place = "() => document.querySelector('.minidiff-live').minidiff.state.places.softmax"
+    assert page.evaluate(place) == {"layer": 1, "head": 1}  # as asked for
     # the numbers are those of the model in the kernel
     torch.manual_seed(1)
     models = [GPT(GPTConfig(attention=name, **SHAPE)) for name in ("softmax", "diff_v2")]
@@ -114,7 +130,7 @@ def test_in_jupyterlab_it_lives_and_what_is_saved_is_a_picture(browser, lab, tmp
     assert page.locator(".jp-Notebook .jp-CodeCell").count() == 2
     page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
     page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
-    for cell in json.loads(path.read_text())["cells"]:
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         (output,) = cell["outputs"]
         assert set(output["data"]) == {"text/html", "text/plain"}  # and no widget
         assert len(json.dumps(output)) < 400_000  # nor the weights

@@ -81,7 +81,8 @@ def outputs(notebook):
 
 
 def pictures(notebook):
-    explorers = ("difference_explorer", "rms_explorer", "cost_explorer", "map_explorer")
+    names = "difference", "rms", "cost", "hull", "pairs", "live"
+    explorers = tuple(f"{name}_explorer" for name in names)
     for i, cell in code_cells(notebook):
         found = [name for name, _ in calls(tree(cell))]
         shows = found.count("plt.show") + sum(name.endswith(explorers) for name in found)
@@ -151,7 +152,16 @@ def widgets_state(notebook):
             yield f"cell {i} stores a widget, which nobody can see later: make notebooks"
 
 
-RULES = [executed, errors, outputs, pictures, lengths, draws, paths, widgets_state]
+def answers(notebook):
+    """What the reader is to predict is folded away in JupyterLab and on the site."""
+    for i, cell in code_cells(notebook):
+        tags = cell.metadata.get("tags", [])
+        folded = cell.metadata.get("jupyter", {}).get("outputs_hidden") and "hide-output" in tags
+        if "predict" in tags and not folded:
+            yield f"cell {i} shows what is to be predicted: make notebooks"
+
+
+RULES = [executed, errors, outputs, pictures, lengths, draws, paths, widgets_state, answers]
 
 
 def exercises(notebook):
@@ -186,8 +196,13 @@ CONVERTED = {  # by the rules below -> words that it may have
     "02b_trained_heads_and_v1": 2000,
     "03_lambda": 3000,
     "04_attention_sinks": 3000,
+    "05_train_diff_v2": 3000,
+    "06_fast_paths": 3000,
     "07_how_to_compare": 3000,
     "08_ablations_v1_cures": 3000,
+    "09_sparse_attention": 1800,
+    "10_yoco": 1500,
+    "11_moe": 1500,
 }
 WORDS_PER_MINUTE, LINES_PER_MINUTE = 200, 15  # read, of text and of code
 
@@ -323,7 +338,7 @@ FAULTS = {
     outputs: [cell("print(1)"), cell("for i in range(3):\n    print(i)"), cell("plt.show()")],
     pictures: [
         cell("plt.show()", shown({"text/plain": "<Figure>"})),
-        cell("widgets.rms_explorer()", shown({"text/plain": "rms explorer"})),
+        cell("forms.rms_explorer()", shown({"text/plain": "rms explorer"})),
     ],
     lengths: [cell("\n".join(["x = 1"] * (MAX_LINES + 1)))],
     draws: [
@@ -343,6 +358,7 @@ FAULTS = {
         cell("print(x)", printed("saved C:\\Users\\me")),
     ],
     widgets_state: [cell("w", shown({VIEW: {"model_id": "a"}}))],
+    answers: [nbformat.v4.new_code_cell("x", metadata={"tags": ["predict"]})],
 }
 GOOD = [
     cell("torch.manual_seed(0)\nx = torch.randn(3)\nmodel = GPT(GPTConfig())"),
@@ -352,7 +368,7 @@ GOOD = [
     cell("def show():\n    print(1)"),
     cell("print('a/b', 3 / 4)", printed("a/b 0.75 https://arxiv.org/abs/2410.05258")),
     cell("plots.f(x)\nplt.show()", shown(PNG)),
-    cell("widgets.rms_explorer()", shown({"text/html": '<img src="data:image/png;base64,/tmp/">'})),
+    cell("forms.rms_explorer()", shown({"text/html": '<img src="data:image/png;base64,/tmp/">'})),
     cell("# a comment\n\n%matplotlib inline"),
 ]
 

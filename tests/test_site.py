@@ -56,7 +56,7 @@ def pages(site):
 def test_every_notebook_has_its_page_with_every_cell_and_picture(site):
     assert len(NOTEBOOKS) > 10
     for path in NOTEBOOKS:
-        page = (site / path.relative_to(ROOT)).with_suffix(".html").read_text()
+        page = (site / path.relative_to(ROOT)).with_suffix(".html").read_text(encoding="utf-8")
         cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         shown = [c for c in cells if "remove-input" not in c.metadata.get("tags", [])]
         data = [out.data for c in cells for out in c.outputs if "data" in out]
@@ -65,6 +65,15 @@ def test_every_notebook_has_its_page_with_every_cell_and_picture(site):
         assert len(re.findall(r'<img[^>]*src="[^"]*_images/\w+\.png"', page)) >= len(pictures)
         explorers = sum(len(re.findall(ALIVE, d.get("text/html", ""))) for d in data)
         assert len(re.findall(ALIVE, page)) == explorers, path.name
+
+
+def test_a_figure_has_a_name_and_its_place_before_it_is_loaded(site):
+    page = (site / FIRST).read_text(encoding="utf-8")
+    figures = re.findall(r'<img[^>]*src="[^"]*_images/\w+\.png"[^>]*>', page)
+    assert figures and all('loading="lazy"' in figure for figure in figures)
+    assert not re.search(r'alt="[^"]*_images/', page)
+    width, height = re.search(r'width="(\d+)" height="(\d+)"', figures[0]).groups()
+    assert int(width) > 500 and int(height) > 200
 
 
 def test_every_link_and_anchor_leads_somewhere(site, pages):
@@ -90,14 +99,16 @@ def test_nothing_is_loaded_from_elsewhere(pages):
 def test_sizes_and_licences(site):
     files = [path for path in site.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 60e6
-    licences = (site / "licences.txt").read_text()
+    licences = (site / "licences.txt").read_text(encoding="utf-8")
     for name in ("MathJax", "Sphinx", "furo", "reveal.js", "snowballstemmer"):
         assert re.search(rf"# {re.escape(name)}\n\n\W*\w", licences), name
     assert (site / "explorer" / "NOTICE.txt").exists()
 
 
 def test_the_picture_of_the_start_page_is_a_subtraction(site):
-    rows = re.findall(r'<div class="row.*?</div>', (site / "index.html").read_text())
+    rows = re.findall(
+        r'<div class="row.*?</div>', (site / "index.html").read_text(encoding="utf-8")
+    )
     signed = r'class="(plus|minus)" style="--w:([\d.]+)"'
     softmax, a1, taken, diff = (
         [float(w) * (1 if sign == "plus" else -1) for sign, w in re.findall(signed, row)]
@@ -134,14 +145,19 @@ def weigh(page, response):
     page.loaded += int(response.headers.get("content-length", 0))
 
 
-def test_no_request_leaves_the_host_and_the_first_load_is_small(visit, server):
+def test_no_request_leaves_the_host(visit, server):
     for address in ("index.html", FIRST, "search.html?q=sigmoid", "lesson.html", "explorer/"):
         page = visit(f"{server}/{address}")
         assert page.requests and all(
             url.startswith((server, "data:", "blob:")) for url in page.requests
         ), page.requests
-        if address in ("index.html", FIRST):
-            assert 0 < page.loaded < 3e6, (address, page.loaded)
+
+
+def test_the_first_load_of_every_page_is_small(visit, server):
+    notebooks = [f"notebooks/{path.stem}.html" for path in NOTEBOOKS if path.parent == COURSE]
+    for address in ("index.html", "README.html", *notebooks):
+        page = visit(f"{server}/{address}")
+        assert 0 < page.loaded < 3e6, (address, page.loaded)
 
 
 @pytest.mark.parametrize("served", [True, False], ids=["server", "file"])
@@ -190,10 +206,41 @@ def test_a_phone_scrolls_one_way_only(visit, site, scheme):
         assert wide <= 390, f"{path} is {wide} pixels wide"
 
 
+PAGES = [FIRST, "notebooks/glossary.html", "README.html", "explorer/index.html"]
+PAGES += ["index.html", "explorer/forms.html", "docs/contents.html"]
+SIZES = [(1280, 720), (390, 844), (640, 360)]  # the last is 1280 x 720 at 200%
+
+
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not here: npm ci in minidiff/look/page")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_on_the_start_page(visit, site, scheme):
-    page = visit(f"{site.as_uri()}/index.html", color_scheme=scheme)
-    page.add_script_tag(path=AXE)
+@pytest.mark.parametrize("path", PAGES)
+def test_axe_finds_nothing(visit, site, path, scheme):
     run = "async () => (await axe.run()).violations.map((v) => [v.id, v.nodes[0].html])"
-    assert page.evaluate(run) == []
+    for width, height in SIZES:
+        size = {"width": width, "height": height}
+        page = visit(f"{site.as_uri()}/{path}", viewport=size, color_scheme=scheme)
+        page.wait_for_timeout(200)  # the models of the explorer
+        page.add_script_tag(path=AXE)
+        assert page.evaluate(run) == [], (width, height)
+
+
+def test_the_live_pages_lead_back_to_the_course(visit, site):
+    for address in ("explorer/index.html", "explorer/forms.html"):
+        page = visit(f"{site.as_uri()}/{address}")
+        page.get_by_role("link", name="The course").click()
+        page.wait_for_selector(".start h1")
+
+
+def test_an_explorer_follows_the_theme_of_its_page(visit, site):
+    page = visit(f"{site.as_uri()}/{FIRST}", color_scheme="light")
+    form = page.locator(".minidiff-form").first
+    themes = {form.get_attribute("data-theme")}
+    for _ in range(2):  # auto, light, dark
+        page.locator(".theme-toggle:visible").first.click()
+        body = page.evaluate("document.body.dataset.theme")
+        wanted = "dark" if body == "dark" else "light"
+        page.wait_for_function(
+            f"() => document.querySelector('.minidiff-form').dataset.theme === '{wanted}'"
+        )
+        themes.add(wanted)
+    assert themes == {"light", "dark"}

@@ -82,6 +82,12 @@ def test_the_file_holds_everything(exported):
     assert page.count("<aside class=") == starts.count("notes") >= 10
 
 
+BOX = """(el) => {
+    const { left, top, right, bottom } = el.getBoundingClientRect();
+    return [left, top, right, bottom];
+}"""
+
+
 @pytest.mark.slow
 def test_the_slides_run_offline_fit_the_screen_and_are_alive(exported):
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
@@ -90,7 +96,8 @@ def test_the_slides_run_offline_fit_the_screen_and_are_alive(exported):
         pytest.skip("no Chromium here")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        context = browser.new_context(offline=True, viewport={"width": 1280, "height": 720})
+        size = {"width": 1280, "height": 720}
+        context = browser.new_context(offline=True, viewport=size, color_scheme="dark")
         page, problems = context.new_page(), []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("requestfailed", lambda request: problems.append(request.url))
@@ -106,9 +113,16 @@ def test_the_slides_run_offline_fit_the_screen_and_are_alive(exported):
                 }"""
             )
             assert here["height"] <= 720 and here["width"] <= 1280 and here["notes"], here
-            explorer = page.locator("section.present:not(.stack) .minidiff")
+            explorer = page.locator("section.present:not(.stack) .minidiff-form")
             if explorer.count():
                 alive += 1
+                assert explorer.get_attribute("data-theme") == "light"  # as the slides are
+                left, top, right, bottom = explorer.evaluate(BOX)
+                for box in explorer.locator("input, .picture").evaluate_all(
+                    f"(all) => all.map({BOX})"
+                ):
+                    assert left <= box[0] and top <= box[1] and box[2] <= right, box
+                    assert box[3] <= bottom + 1, box  # reveal.js has moved nothing out of it
                 slider, drawn = (
                     explorer.locator("[data-key=lam]").first,
                     explorer.locator("svg").last,

@@ -37,7 +37,7 @@ def test_a_run_leaves_what_it_promises(config):
     assert [r["step"] for r in rows if "val_loss" in r] == [6, 12]
     assert {"step", "loss", "lr", "grad_norm", "tokens_per_s"} == set(rows[0])
     assert seen == rows
-    assert json.loads((folder / "config.json").read_text())["model"]["n_embd"] == 16
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]["n_embd"] == 16
     model = load_run(folder)
     idx = torch.randint(0, 256, (1, 9))
     assert_close(model(idx)[0], load_run(folder)(idx)[0], rtol=0, atol=0)
@@ -198,7 +198,7 @@ def test_a_line_that_a_full_disk_cut_off_does_not_stop_a_resume(config):
     folder = train(config)
     metrics = folder / "metrics.jsonl"
     whole = losses(folder)
-    metrics.write_text(metrics.read_text() + '{"step": 13, "lo')
+    metrics.write_text(metrics.read_text(encoding="utf-8") + '{"step": 13, "lo', encoding="utf-8")
     train(dataclasses.replace(config, resume=True))
     assert losses(folder) == whole
 
@@ -257,7 +257,7 @@ def test_the_optimizer_has_the_settings_of_the_config():
 
 def test_resume_on_other_text_is_refused(config, tmp_path):
     train(config)
-    (tmp_path / "text" / "new.txt").write_text("another text " * 50)
+    (tmp_path / "text" / "new.txt").write_text("another text " * 50, encoding="utf-8")
     with pytest.raises(ValueError, match=r"not the text that .* began with.*--init-from"):
         train(dataclasses.replace(config, resume=True))
 

@@ -1,5 +1,5 @@
 """Looking: what is inside a trained model, and the course's pictures of it.
 
-Open probe.py first: it measures RMS, lambda, sinks and outliers. plots.py draws them; widgets.py
-and the JavaScript beside it are the interactive explorers.
+Open probe.py first: it measures RMS, lambda, sinks and outliers. plots.py draws them. live.py and
+forms.py are the explorers of the notebooks; page/ has their JavaScript.
 """

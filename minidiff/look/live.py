@@ -22,26 +22,29 @@ from safetensors.torch import save
 
 from minidiff import data
 from minidiff.look import plots, probe
-from minidiff.look.widgets import _png
+from minidiff.look.sketches_forms import png
 
 READABLE = "softmax", "diff_v2"  # what page/engine/model.mjs computes
 
 
-def live_explorer(models, text="for name in names:\n    print(na"):
+def live_explorer(models, text="for name in names:\n    print(na", heads=None):
     """See the maps of trained models, hold lambda, follow a query, write on: all in the cell.
 
     Args:
         models: a GPT, or title -> GPT for several side by side. text: the first prompt.
+        heads: title -> (layer, head) to open first; without one, the head that copies most.
     Raises:
-        ValueError: a model whose attention or tokens the page cannot draw, or a text too long.
+        ValueError: a model whose attention or tokens the page cannot draw, a text too long, or a
+            head that is not there.
     """
-    return LiveExplorer(models if isinstance(models, dict) else {"model": models}, text)
+    models = models if isinstance(models, dict) else {"model": models}
+    return LiveExplorer(models, text, heads or {})
 
 
 class LiveExplorer:
     """What :func:`live_explorer` gives: shown, it brings the models to the browser."""
 
-    def __init__(self, models, text):
+    def __init__(self, models, text, heads):
         for title, model in models.items():
             config, n_bytes = model.config, len(text.encode())
             if config.attention not in READABLE:
@@ -55,7 +58,16 @@ class LiveExplorer:
                 raise ValueError(
                     f"{n_bytes} bytes of text: {title} reads 1 to {config.block_size - 1}"
                 )
-        self.models, self.text, self.carrier = models, text, None
+        for title, (layer, head) in heads.items():
+            if title not in models:
+                raise ValueError(f"heads names {title!r}; the models are {', '.join(models)}")
+            n_layer, n_head = models[title].config.n_layer, models[title].config.n_head
+            if not (0 <= layer < n_layer and 0 <= head < n_head):
+                raise ValueError(
+                    f"{title} has layers 0 to {n_layer - 1} and heads 0 to {n_head - 1}, "
+                    f"not layer {layer}, head {head}"
+                )
+        self.models, self.text, self.heads, self.carrier = models, text, heads, None
 
     def __repr__(self):
         return f"live explorer of {', '.join(self.models)}"
@@ -64,6 +76,8 @@ class LiveExplorer:
         """First the widget, which carries the weights; when they are there, HTML in its place."""
         key, picture = uuid.uuid4().hex, self._picture()
         runs = [_packed(title, model) for title, model in self.models.items()]
+        for run in runs:
+            run["head"] = self.heads.get(run["title"])
         self.carrier = _Carrier(key=key, runs=runs, text=self.text)
         bundle, _ = self.carrier._repr_mimebundle_()
         shown = {"text/plain": repr(self), "text/html": picture}
@@ -80,11 +94,11 @@ class LiveExplorer:
         """The maps of one head of each model as <img>: for a page where nothing runs."""
         parts = []
         for title, model in self.models.items():
-            figure = _figure(title, model, data.encode(self.text))
-            png = base64.b64encode(_png(figure)).decode()
+            figure = _figure(title, model, data.encode(self.text), self.heads.get(title))
+            encoded = base64.b64encode(png(figure)).decode()
             plt.close(figure)
-            style = "max-width: 100%; display: block"
-            parts.append(f'<img alt="{title}" style="{style}" src="data:image/png;base64,{png}">')
+            look = f'alt="{title}" style="max-width: 100%; display: block"'
+            parts.append(f'<img {look} src="data:image/png;base64,{encoded}">')
         return f'<div class="minidiff-live">{"".join(parts)}</div>'
 
 
@@ -113,13 +127,10 @@ def _packed(title, model):
 
 
 @torch.no_grad()
-def _figure(title, model, idx):
-    """The maps of the head that copies most, which is the one that the page opens."""
+def _figure(title, model, idx, place=None):
+    """The maps of the head that the page opens: this one, or the one that copies most."""
     views, tokens = probe.attention_maps(model, idx), idx[0]
-    after_copy = torch.zeros(len(tokens), len(tokens))  # 1 where the byte before is the query's
-    after_copy[:, 1:] = (tokens[:, None] == tokens[None, :-1]).float()
-    scores = torch.stack([(view.weights * after_copy).sum((1, 2)) for view in views])  # (L, h)
-    layer, head = divmod(scores.argmax().item(), scores.shape[1])
+    layer, head = place or _copying(views, tokens)
     view = views[layer]
     maps = {"A": view.weights} if view.a2 is None else {"A1": view.a1, "A2": view.a2}
     maps |= {} if view.a2 is None else {"A1 − λ A2": view.weights}
@@ -128,3 +139,11 @@ def _figure(title, model, idx):
     figure = plots.attention_maps(maps, plots.token_labels(tokens), lam)
     figure.suptitle(f"{title}: layer {layer}, head {head}", fontsize=16)
     return figure
+
+
+def _copying(views, tokens):
+    """(layer, head) with the most weight on what followed the query's byte before."""
+    after_copy = torch.zeros(len(tokens), len(tokens))  # 1 where the byte before is the query's
+    after_copy[:, 1:] = (tokens[:, None] == tokens[None, :-1]).float()
+    scores = torch.stack([(view.weights * after_copy).sum((1, 2)) for view in views])  # (L, h)
+    return divmod(scores.argmax().item(), scores.shape[1])

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidiff import theory
 from minidiff.look import plots
-from minidiff.look.style import bar, colour, dots, dotted_line, styled
+from minidiff.look.style import MINUS, bar, colour, dots, dotted_line, styled
 
 SHADES = ("#a9cfe8", "#5ea6d3", "#0072B2", "#004B75")  # of softmax's blue, light to dark
 
@@ -21,7 +21,7 @@ SHADES = ("#a9cfe8", "#5ea6d3", "#0072B2", "#004B75")  # of softmax's blue, ligh
 def weight_bars(rows, tokens):
     """The weights of one query: label -> (n,) weights, a group of bars for each token."""
     fig, ax = plt.subplots(figsize=(10, 4.2))
-    looks = bar("softmax"), {"color": "#9a9a9a"}, bar("diff_v2")
+    looks = bar("softmax"), {"color": MINUS}, bar("diff_v2")
     for i, ((label, weights), look) in enumerate(zip(rows.items(), looks, strict=False)):
         x = np.arange(len(tokens)) + 0.27 * (i - 1)
         bars = ax.bar(x, np.asarray(weights), width=0.25, label=label, **look)

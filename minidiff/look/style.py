@@ -37,6 +37,8 @@ COLOURS = {  # keys: the names in minidiff.variants
     "diff_v2": "#D55E00",
     "diff_v1": "#009E73",
     "diff_v1_no_norm": "#7ACDB4",
+    "diff_v1_sigmoid": "#005C3C",
+    "diff_v2_doubled": "#FF9B59", "diff_late_lambda": "#FFD500", "diff_no_decay": "#7A3300",
     "diff_halves": "#CC79A7",
     "diff_no_lambda": "#E69F00",
     "diff_no_sigmoid": "#882255",
@@ -53,6 +55,7 @@ LINES = {  # line style and marker, by the same names; all others are as DIFF V2
     "sparse_softmax": ("--", "s"), "diff_v1": ("-.", "^"), "": ("-", "o"),
 }  # fmt: skip
 SIGNED = plt.get_cmap("RdBu_r").with_extremes(bad="#ececec")  # red adds, blue takes away
+MINUS = "#5E4C92"  # λ A2, which is taken away
 DOT = {"marker": "o", "markeredgecolor": "white"}
 DASHED = {"color": "black", "linestyle": "--", "linewidth": 1.5}
 

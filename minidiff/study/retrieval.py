@@ -19,6 +19,7 @@ from minidiff.model import GPT
 
 LETTERS, DIGITS = range(ord("a"), ord("z") + 1), range(ord("0"), ord("9") + 1)
 NEAR = 64  # random tokens in one copy of the near induction task
+LEAST_BLOCK = 68  # tokens of context that four lines and a question need
 TOKENS = 2**14  # in one forward pass: 16 windows of 1024
 
 
@@ -36,8 +37,8 @@ def retrieval(model, seed=0, *, text=None, prompts=128, sequences=8):
     """
     limit, bytes_and_bos = model.config.block_size, model.config.vocab_size == 257
     most = (limit - len("?abcd = '123")) // len("abcd = '1234'\n")  # lines that fit
-    if most < 4:
-        raise ValueError(f"block_size={limit} is too short for 4 lines: make it at least 68")
+    if limit < LEAST_BLOCK:
+        raise ValueError(f"block_size={limit} is too short: make it at least {LEAST_BLOCK}")
     found = loss_by_position(model, text) if text is not None else {}
     for n_lines in (2**k for k in range(2, most.bit_length()) if bytes_and_bos):  # 4, 8, ...
         found |= recall(model, n_lines, seed, prompts)

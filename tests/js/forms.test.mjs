@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { cost } from "../../minidiff/look/page/forms/cost.mjs";
+import { difference } from "../../minidiff/look/page/forms/difference.mjs";
 import { differenceSet, hull, mix, turn, weightsAt } from "../../minidiff/look/page/forms/hull.mjs";
 import { digits, nearest, parse, unit } from "../../minidiff/look/page/forms/numbers.mjs";
 import { pairing, pairs } from "../../minidiff/look/page/forms/pairs.mjs";
@@ -35,7 +36,7 @@ test("every step of the cost explorer is possible, wherever one starts", () => {
 
 test("what is drawn holds no NaN, whatever is set", () => {
   const random = randomNumbers(2);
-  for (const explorer of [rms, cost, hull, pairs])
+  for (const explorer of [difference, rms, cost, hull, pairs])
     for (const scene of Object.values(explorer.scenes)) {
       const state = structuredClone(scene);
       for (let round = 0; round < 12; round++) {

@@ -66,12 +66,12 @@ test("letters on every tint meet AA, in both themes", () => {
 
 test("numbers as the reader sees them", () => {
   assert.deepEqual([0.314, 0.0314, 0.0003, -0.2, 0, 1].map(percent), [
-    "31 %",
-    "3.1 %",
-    "0 %",
-    "−20 %",
-    "0 %",
-    "100 %",
+    "31%",
+    "3.1%",
+    "0%",
+    "−20%",
+    "0%",
+    "100%",
   ]);
   assert.deepEqual([fixed(-0.004), fixed(-0.5), fixed(1.005, 1)], ["0.00", "−0.50", "1.0"]);
 });

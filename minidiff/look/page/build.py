@@ -9,6 +9,7 @@ Weights are rounded to int8 with one factor a row: half of bfloat16, see :func:`
 
 import argparse
 import base64
+import html
 import json
 import shutil
 from pathlib import Path
@@ -26,8 +27,8 @@ standard library's sources (PSF licence); notebooks/checkpoints/README.md says h
 """
 
 
-def build(out, checkpoints=SHIPPED):
-    """Write the whole folder.
+def build(out, checkpoints=SHIPPED, home=None):
+    """Write the whole folder; its pages link to ``home``, the address of the course, if given.
 
     Raises:
         ValueError: a shipped run, or the bundle, is not there.
@@ -37,8 +38,13 @@ def build(out, checkpoints=SHIPPED):
     if not all(bundle.exists() for bundle in bundles):
         raise ValueError(f"{PAGE / 'dist'} is not whole: run `npm ci && npm run build` in {PAGE}")
     (out / "models").mkdir(parents=True, exist_ok=True)
-    for file in (PAGE / "index.html", PAGE / "forms.html", *bundles):
-        shutil.copy(file, out / file.name)
+    for bundle in bundles:
+        shutil.copy(bundle, out / bundle.name)
+    link = "" if home is None else f' <a href="{html.escape(home)}">The course</a> explains them.'
+    for name in ("index.html", "forms.html"):
+        page = (PAGE / name).read_text(encoding="utf-8").replace("<!-- home -->", link)
+        page = page.replace("home: null", f"home: {json.dumps(home)}")
+        (out / name).write_text(page, encoding="utf-8")
     (out / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
     for key, name in MODELS.items():
         write_model(Path(checkpoints) / name, out / "models" / key, f"models/{key}")

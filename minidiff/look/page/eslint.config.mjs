@@ -5,7 +5,14 @@ export default [
   { ignores: ["**/dist/", "**/node_modules/", "**/kernel.mjs"] },
   js.configs.recommended,
   {
-    languageOptions: { globals: { ...globals.browser, ...globals.node, minidiff: "readonly" } },
+    languageOptions: {
+      globals: {
+        ...globals.browser,
+        ...globals.node,
+        minidiff: "readonly",
+        minidiffForms: "readonly",
+      },
+    },
     rules: {
       eqeqeq: "error",
       "no-unused-vars": ["error", { varsIgnorePattern: "^_" }],

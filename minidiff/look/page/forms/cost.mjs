@@ -1,6 +1,6 @@
 // Weights of an attention layer, and what it costs to decode one token, for any shape.
 
-import { attentionParams, attentionParts, decodeAttentionCost, saved } from "../../theory.js";
+import { attentionParams, attentionParts, decodeAttentionCost, saved } from "./theory.mjs";
 import { range } from "../ui/dom.mjs";
 import { rect, svg, text } from "./draw.mjs";
 import { count, digits, unit } from "./numbers.mjs";
@@ -109,7 +109,7 @@ function weights(rows) {
       ["lambda", ""],
     ]) {
       const width = (300 * row.parts[part]) / most(rows, "weights");
-      out += rect(x, y, width - 1, 26, part === "kv" ? "minus" : `${row.kind} ${look}`);
+      out += rect(x, y, width - 1, 26, part === "kv" ? "shared" : `${row.kind} ${look}`);
       if (width > 18)
         out += text(x + width / 2, y + 41, part === "kv" ? "k, v" : part, {
           kind: "soft",
@@ -155,7 +155,7 @@ function decoding(rows, { n_keys }) {
 function words({ n_head: h, n_kv_head: kv, head_dim: d, n_embd: D, n_keys: n }) {
   const against = (factor) => {
     const share = saved(D, h, kv, d, factor);
-    return `<b>${Math.abs(100 * share).toFixed(2)} % ${share < 0 ? "more" : "fewer"}</b>`;
+    return `<b>${Math.abs(100 * share).toFixed(2)}% ${share < 0 ? "more" : "fewer"}</b>`;
   };
   const [operations, bytes] = decodeAttentionCost(n, 2 * h, kv, d);
   const bound = operations / bytes < 150 ? "reading the cache takes longest" : "arithmetic counts";

@@ -3,8 +3,8 @@
 const escape = (text) => String(text).replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
 /** One picture, 500 wide, with a name for those who hear it. */
-export const svg = (height, name, body, role = "img") =>
-  `<svg viewBox="0 0 500 ${height}" role="${role}" aria-label="${escape(name)}">${body}</svg>`;
+export const svg = (height, name, body, role = "img", width = 500) =>
+  `<svg viewBox="0 0 ${width} ${height}" role="${role}" aria-label="${escape(name)}">${body}</svg>`;
 export const text = (x, y, words, { anchor = "middle", kind = "", turn = 0, size = 15 } = {}) =>
   `<text x="${x}" y="${y}" text-anchor="${anchor}" font-size="${size}" class="${kind}"` +
   `${turn ? ` transform="rotate(${turn} ${x} ${y})"` : ""}>${escape(words)}</text>`;

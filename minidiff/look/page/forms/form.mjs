@@ -5,7 +5,7 @@
 // check() gives a line about what does not fit together, or null; draw() gives HTML.
 
 import { h, set, write } from "../ui/dom.mjs";
-import { wantedTheme } from "../ui/theme.mjs";
+import { followTheme } from "../ui/theme.mjs";
 import { nearest, parse } from "./numbers.mjs";
 import STYLE from "./form.css";
 
@@ -98,7 +98,7 @@ export function form(el, explorer, start) {
     ),
   );
   el.classList.add("minidiff-form");
-  el.dataset.theme = wantedTheme();
+  followTheme(el, (theme) => (el.dataset.theme = theme));
   set(el, "role", "group");
   set(el, "aria-label", explorer.name);
   el.addEventListener("mousedown", (event) => event.stopPropagation()); // JupyterLab: keep the focus
@@ -106,7 +106,7 @@ export function form(el, explorer, start) {
     h("style", {}, STYLE),
     h("div.scenes", {}, scenes),
     h(
-      "div.controls",
+      "div.dials",
       {},
       rows.map(({ node }) => node),
     ),

@@ -3,12 +3,14 @@
 
 import { range } from "../ui/dom.mjs";
 import { area, dot, line, rect, svg, text } from "./draw.mjs";
+import { besidePoints } from "./labels.mjs";
 import { digits, signed } from "./numbers.mjs";
 
 const NAMES = ["A", "B", "C"],
   SIZE = 320,
-  ZOOM = 92,
+  ZOOM = 68,
   MIDDLE = [250, 165]; // pixels a unit; origin
+const MOST = [1.7, 1.15]; // of a value, so that every difference is in the picture
 const start = (values, a1, a2, lam) => ({ values, a1, a2, lam });
 const VALUES = [
   [-0.9, -0.5],
@@ -27,7 +29,7 @@ export const hull = {
       [
         [0.9, 0.6],
         [1.3, 0.8],
-        [1, 1.2],
+        [1, 1.1],
       ],
       [0.2, 0.2, 0.6],
       [0.4, 0.3, 0.3],
@@ -38,10 +40,7 @@ export const hull = {
 
   /** Drag a value, or a context in the triangle, to the pixel (x, y) of the picture. */
   move(state, key, x, y) {
-    const to = [(x - MIDDLE[0]) / ZOOM, (MIDDLE[1] - y) / ZOOM].map((c) =>
-      Math.max(-1.7, Math.min(1.7, c)),
-    );
-    place(state, key, to);
+    place(state, key, [(x - MIDDLE[0]) / ZOOM, (MIDDLE[1] - y) / ZOOM]);
   },
   nudge(state, key, dx, dy) {
     const [x, y] = key in NAMES ? state.values[key] : mix(state[key], state.values);
@@ -49,7 +48,8 @@ export const hull = {
   },
 };
 
-function place(state, key, to) {
+function place(state, key, wanted) {
+  const to = wanted.map((c, i) => Math.max(-MOST[i], Math.min(MOST[i], c)));
   if (key in NAMES) state.values = state.values.map((value, i) => (i === Number(key) ? to : value));
   else state[key] = weightsAt(to, state.values);
 }
@@ -112,28 +112,12 @@ function plane(s) {
   const handle = (key, [x, y], label) =>
     `data-drag="${key}" tabindex="0" role="slider" aria-label="${label}"` +
     ` aria-valuenow="${x.toFixed(2)}" aria-valuetext="${x.toFixed(2)}, ${y.toFixed(2)}" data-lm-suppress-shortcuts="true"`;
-  for (const [i, [x, y]] of corners.entries()) {
+  for (const [i, [x, y]] of corners.entries())
     out += dot(x, y, "", 9, handle(i, s.values[i], `value of token ${NAMES[i]}`));
-    out += text(x, y - 14, NAMES[i], { kind: "title" });
-  }
-  // a label points away from the other end of the dotted line, so that they never meet
-  const [dx, dy] = [pixel(c)[0] - pixel(c1)[0], pixel(c)[1] - pixel(c1)[1]];
-  const far = Math.hypot(dx, dy),
-    away = far < 1 ? [0, 1] : [dx / far, dy / far];
-  const label = ([x, y], [u, v], words, kind) => {
-    const anchor = Math.abs(u) < 0.4 ? "middle" : u > 0 ? "start" : "end";
-    return text(x + 16 * u, y + 20 * v + 5, words, { kind, anchor, size: 14 });
-  };
-  const opposite = away.map((part) => -part);
-  const spots = [
-    ["a1", c1, "softmax", "A₁V", opposite],
-    ["a2", c2, "minus", "A₂V", [1, 0]],
-  ];
-  for (const [key, at, kind, words, side] of spots) {
-    out += dot(...pixel(at), kind, 8, handle(key, at, words));
-    out += label(pixel(at), side, words, kind);
-  }
-  out += dot(...pixel(c), "diff", 10) + label(pixel(c), away, "A₁V − λA₂V", "diff");
+  out += dot(...pixel(c1), "softmax", 8, handle("a1", c1, "A₁V"));
+  out += dot(...pixel(c2), "minus", 8, handle("a2", c2, "A₂V"));
+  out += dot(...pixel(c), "diff", 10);
+  out += names(c1, c2, c, corners);
   return svg(
     SIZE,
     `Three values; A1 V at ${at(c1)}, A1 V minus lambda A2 V at ${at(c)}`,
@@ -141,11 +125,31 @@ function plane(s) {
     "group",
   );
 }
+
+// The labels of A1 V and of the difference would like to point away from each other.
+function names(c1, c2, c, corners) {
+  const [dx, dy] = [pixel(c)[0] - pixel(c1)[0], pixel(c)[1] - pixel(c1)[1]];
+  const away = Math.hypot(dx, dy) < 1 ? [0, 1] : [dx, dy];
+  const middle = mix([1 / 3, 1 / 3, 1 / 3], corners),
+    outwards = (at) => at.map((x, i) => x - middle[i]);
+  const points = [
+    { at: pixel(c), words: "A₁V − λA₂V", towards: away, kind: "diff" },
+    { at: pixel(c1), words: "A₁V", towards: away.map((part) => -part), kind: "softmax" },
+    { at: pixel(c2), words: "A₂V", towards: [1, 0], kind: "minus" },
+    ...corners.map((at, i) => ({ at, words: NAMES[i], towards: outwards(at), kind: "title" })),
+  ].map((point) => ({ ...point, size: point.kind === "title" ? 17 : 14 }));
+  return besidePoints(points, 500, SIZE)
+    .map(({ x, y, anchor }, i) => {
+      const { words, kind, size } = points[i];
+      return text(x, y, words, { kind, anchor, size });
+    })
+    .join("");
+}
 const at = (point) => point.map((x) => x.toFixed(2)).join(", ");
 
 function bars(s) {
   const diff = s.a1.map((w, i) => w - s.lam * s.a2[i]),
-    y = (w) => 150 - 105 * w;
+    y = (w) => 150 - 100 * w;
   let out = text(0, 18, "Weights", { anchor: "start", kind: "title" });
   for (const tick of [-1, -0.5, 0, 0.5, 1]) {
     out += line(
@@ -169,7 +173,7 @@ function bars(s) {
       );
       out += text(x + 18, y(value) + (value < 0 ? 16 : -5), signed(value), { size: 14 });
     }
-    out += text(124 + 142 * i, 282, `token ${name}`);
+    out += text(124 + 142 * i, 285, `token ${name}`);
   }
   const key = [
     ["softmax", "A₁ (softmax)"],

@@ -2,12 +2,13 @@
 // from its data-form, {"name": "rms", "start": {...}}.
 
 import { cost } from "./cost.mjs";
+import { difference } from "./difference.mjs";
 import { form } from "./form.mjs";
 import { hull } from "./hull.mjs";
 import { pairs } from "./pairs.mjs";
 import { rms } from "./rms.mjs";
 
-export const EXPLORERS = { rms, cost, hull, pairs };
+export const EXPLORERS = { difference, rms, cost, hull, pairs };
 
 export function open(el) {
   const { name, start } = JSON.parse(el.dataset.form);

@@ -64,10 +64,8 @@ function picture(s) {
   for (let g = 0; g < kv; g++) {
     const width = 480 / kv;
     out += rect(11 + g * width, 126, width - 2, 64, g % 2 ? "group odd" : "group");
-    out += text(10 + (g + 0.5) * width, 182, width > 60 ? `k, v head ${g}` : g, {
-      kind: "soft",
-      size: 13,
-    });
+    const words = width > 80 ? `k, v head ${g}` : g;
+    out += text(10 + (g + 0.5) * width, 182, words, { kind: "soft", size: width > 24 ? 13 : 10 });
   }
   for (const [a, b, same] of pairing(s)) {
     const rise = Math.min(115, 26 + 0.24 * (x(b) - x(a)));

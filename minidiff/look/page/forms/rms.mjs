@@ -1,9 +1,10 @@
 // Context RMS of one query: softmax against DIFF V2, for any length, peaks, lambda, correlation.
 // A map is softmax over n logits, one of which, the peak, stands `gap` above the equal others.
 
-import { differenceRow, effectiveTokens, expectedRms, rmsBounds } from "../../theory.js";
+import { differenceRow, effectiveTokens, expectedRms, rmsBounds } from "./theory.mjs";
 import { range } from "../ui/dom.mjs";
 import { area, dot, line, rect, svg, text } from "./draw.mjs";
+import { apart } from "./labels.mjs";
 import { count, digits, signed } from "./numbers.mjs";
 
 const MAX_N = 16384,
@@ -50,7 +51,7 @@ function bars(s) {
     rest = s.n - names.length;
   const width = 420 / (names.length + (rest > 0)),
     bar = (width - 24) / 3;
-  const y = (weight) => 150 - 105 * weight;
+  const y = (weight) => 150 - 100 * weight;
   let out = text(0, 18, `Weights of one query, n = ${count(s.n)}`, {
     anchor: "start",
     kind: "title",
@@ -77,7 +78,7 @@ function bars(s) {
       out += text(x + bar / 2, y(value) + (value < 0 ? 16 : -5), signed(value), { size: 14 });
     }
     const under = names[i] ?? `other ${count(rest)} together`;
-    out += text(left + 1.5 * bar, 282, under);
+    out += text(left + 1.5 * bar, 285, under);
   }
   const key = [
     ["softmax", "A₁ (softmax)"],
@@ -129,18 +130,18 @@ function curves(s) {
     out += line(curve(at(lam, s.rho)), `${kind}-line`);
     out += dot(x(s.n), y(at(lam, s.rho)(s.n)), kind, radius);
   }
-  for (const [lam, kind] of [
+  const ends = [
     [null, "softmax"],
     [s.lam, "diff"],
-  ]) {
-    const bounds = rmsBounds(MAX_N, lam, s.rho); // written where the bands end
-    for (const [i, bound] of bounds.entries()) {
-      const near =
-        Math.abs(y(bound) - y(rmsBounds(MAX_N, lam === null ? s.lam : null, s.rho)[i])) < 13;
-      const shift = near && lam === null ? (i ? 14 : -5) : near ? (i ? -2 : 11) : 5;
-      out += text(446, y(bound) + shift, digits(bound, 2), { anchor: "start", kind, size: 13 });
-    }
-  }
+  ].flatMap(([lam, kind]) => rmsBounds(MAX_N, lam, s.rho).map((bound) => ({ bound, kind })));
+  const places = apart(
+    ends.map(({ bound }) => y(bound) + 5),
+    14,
+    266,
+  );
+  for (const [i, { bound, kind }] of ends.entries())
+    // written where the bands end
+    out += text(446, places[i], digits(bound, 2), { anchor: "start", kind, size: 13 });
   out += text(250, 302, "n, tokens the query sees", { kind: "soft" });
   out +=
     rect(60, 312, 14, 14, "softmax-tint") +

@@ -40,6 +40,6 @@ export const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const minus = (text) => text.replace("-", "−");
 export const fixed = (x, digits = 2) =>
   minus((Math.abs(x) < 0.5 * 10 ** -digits ? 0 : x).toFixed(digits));
-/** 0.314 -> "31 %"; under one percent, one digit more. */
+/** 0.314 -> "31%"; under one percent, one digit more. */
 export const percent = (x) =>
-  `${minus((100 * x).toFixed(Math.abs(x) < 0.0995 && Math.abs(x) >= 0.0005 ? 1 : 0))} %`;
+  `${minus((100 * x).toFixed(Math.abs(x) < 0.0995 && Math.abs(x) >= 0.0005 ? 1 : 0))}%`;

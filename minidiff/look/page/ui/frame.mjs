@@ -41,7 +41,9 @@ export function frame(page) {
   );
   const panels = page.tabs.map(({ panel }) => panel);
   page.live = h("div.live", { hidden: true }, compact ? null : look, bar, panels);
-  const heading = [h("header.top", {}, h("h1", {}, TITLE), page.tools.node), h("p.lead", {}, LEAD)];
+  const home = page.home && h("a", { href: page.home }, "The course explains what it means.");
+  const lead = h("p.lead", {}, LEAD, home && " ", home);
+  const heading = [h("header.top", {}, h("h1", {}, TITLE), page.tools.node), lead];
   root.classList.add("minidiff-page");
   root.classList.toggle("compact", compact);
   if (compact) root.addEventListener("mousedown", (event) => event.stopPropagation()); // keep focus

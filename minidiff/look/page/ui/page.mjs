@@ -9,7 +9,7 @@ import { Heads } from "./heads.mjs";
 import { Next } from "./next.mjs";
 import { FIRST_TEXT, freshState, fromHash, toHash } from "./state.mjs";
 import { Steps } from "./steps.mjs";
-import { wantedTheme } from "./theme.mjs";
+import { followTheme } from "./theme.mjs";
 import { Tools } from "./tools.mjs";
 import { Wheel } from "./wheel.mjs";
 import { Writer } from "./writer.mjs";
@@ -17,11 +17,12 @@ import { Writer } from "./writer.mjs";
 const GLANCE = 80; // milliseconds of rest before the pictures of all heads are computed
 
 export class Page {
-  constructor(root, { text = FIRST_TEXT, sharing = true, compact = false } = {}) {
+  constructor(root, { text = FIRST_TEXT, sharing = true, compact = false, home = null } = {}) {
     this.root = root;
     root.minidiff = this; // for the console, and for tests
     this.sharing = sharing; // whether the address holds the state
     this.compact = compact; // for a notebook's cell
+    this.home = home; // the address of the course, where this page is part of its site
     this.text = text;
     this.loaded = []; // all models
     this.voices = []; // those that have looked at the prompt
@@ -40,7 +41,7 @@ export class Page {
     };
     this.tools = new Tools(this);
     frame(this);
-    this.setTheme(wantedTheme());
+    followTheme(root, (theme) => this.setTheme(theme));
   }
 
   // ---- Models ----------------------------------------------------------------------------------

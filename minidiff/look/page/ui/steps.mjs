@@ -80,7 +80,7 @@ export function steps(trace, tokens, diff) {
   found.push({
     title: "Out",
     formula: "x ← x + W_O c",
-    says: `W_O turns the context into ${trace.out.length} numbers, which are added to the state of ${who}: ${fixed(100 * share, 1)} % of its length, from this head alone.`,
+    says: `W_O turns the context into ${trace.out.length} numbers, which are added to the state of ${who}: ${fixed(100 * share, 1)}% of its length, from this head alone.`,
     rows: [row("W_O c", trace.out, diff ? "diff_v2" : "softmax")],
   });
   return found;

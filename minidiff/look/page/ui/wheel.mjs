@@ -81,7 +81,7 @@ export class Wheel {
         value: h("output"),
         trained: h("span.trained", { "aria-hidden": "true" }, "▾"),
         meaning: h("p.note"),
-        free: h("button", { type: "button", onclick: () => this.hold(voice, null) }, "as trained"),
+        free: h("button", { type: "button", onclick: () => this.hold(voice, null) }, "Let go"),
         board: this.board(voice),
       });
       rows.splice(

@@ -11,8 +11,9 @@ const brought = (globalThis.minidiffRuns ??= new Map()); // key -> {runs, text, 
 /** Build the page into an element, once; resolves with the Page when its models are there. */
 async function open(el, { runs, text }) {
   const page = new Page(el, { text, sharing: false, compact: true });
-  for (const { title, config, weights } of runs) {
+  for (const { title, config, weights, head } of runs) {
     const voice = new Voice(title, title);
+    if (head) page.state.places[title] = { layer: head[0], head: head[1] };
     try {
       await voice.load({ config, weights });
       await page.add(voice);

@@ -1,5 +1,5 @@
 // The closed forms of theory.py in JavaScript, so that an explorer answers at once and without a
-// kernel. tests/test_widgets.py compares the two over random inputs.
+// kernel. tests/test_forms_theory.py compares the two over random inputs.
 //
 // A row of n weights is a list of groups [weight, count]: so many tokens have this weight.
 
@@ -34,8 +34,16 @@ export function peakedRow(n, gap) {
 export function differenceRow(n, gap1, gap2, lam, same) {
   const [peak1, rest1] = peakedRow(n, gap1);
   const [peak2, rest2] = peakedRow(n, gap2);
-  if (same) return [[peak1 - lam * peak2, 1], [rest1 - lam * rest2, n - 1]];
-  return [[peak1 - lam * rest2, 1], [rest1 - lam * peak2, 1], [rest1 - lam * rest2, n - 2]];
+  if (same)
+    return [
+      [peak1 - lam * peak2, 1],
+      [rest1 - lam * rest2, n - 1],
+    ];
+  return [
+    [peak1 - lam * rest2, 1],
+    [rest1 - lam * peak2, 1],
+    [rest1 - lam * rest2, n - 2],
+  ];
 }
 
 // Weights of one attention layer, by part; D model width, h heads, hKv key/value heads of size d
