@@ -70,6 +70,15 @@ def loss_by_position(model, text):
     Args:
         text: (N, T) tokens, T from 64 to block_size.
     """
+    found, buckets = {}, losses_by_position(model, text)
+    for start, values in buckets.items():
+        found |= _mean(f"loss_after_{start}", values)
+    _, early, *_, late = buckets.values()
+    return found | _mean("context_gain", early - late)
+
+
+def losses_by_position(model, text):
+    """The same for each window, whose losses differ a lot: {tokens before the first: (N,)}."""
     T = text.shape[1] if text.dim() == 2 else 0
     if not 64 <= T <= model.config.block_size:
         raise ValueError(
@@ -77,13 +86,8 @@ def loss_by_position(model, text):
         )
     loss, _ = predictions(model, text, T - 1)  # (N, T-1): column i has i + 1 tokens before it
     starts = [1, *(T >> k for k in range(5, 0, -1))]  # 1, T/32, ..., T/2
-    buckets = [
-        loss[:, a - 1 : b - 1].mean(1) for a, b in zip(starts, [*starts[1:], T], strict=True)
-    ]
-    found = {}
-    for start, values in zip(starts, buckets, strict=True):  # values (N,): windows differ a lot
-        found |= _mean(f"loss_after_{start}", values)
-    return found | _mean("context_gain", buckets[1] - buckets[-1])
+    ends = [*starts[1:], T]
+    return {a: loss[:, a - 1 : b - 1].mean(1) for a, b in zip(starts, ends, strict=True)}
 
 
 # ---- (b) Recall of key-value lines -------------------------------------------------------------

@@ -25,7 +25,7 @@ _TABLE = {  # name: (its heads for each head of DIFF V2, description)
     "diff_v1": (1.5, "Differential Transformer V1: per-head RMSNorm, one lambda a layer"),
     "diff_v1_no_norm": (1.5, "V1 without the per-head RMSNorm"),
     "diff_v1_sigmoid": (1.5, "V1 with its lambda through a sigmoid, so that it stays below 1"),
-    "diff_v2_doubled": (1, "V2 that starts with W_O doubled: outputs as large as softmax's"),
+    "diff_v2_doubled": (1, "V2 that starts with W_O doubled: outputs as large as softmax_h's"),
     "diff_late_lambda": (1, "V2 whose lambda starts near 0: at first softmax of the even heads"),
     "diff_no_decay": (1, "V2 without weight decay on W_lambda"),
     "diff_halves": (1, "V2, ablation 1: pairs heads of different key/value groups"),

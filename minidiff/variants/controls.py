@@ -2,7 +2,8 @@
 
 At first a head's two maps are almost equal and lambda is 0.5, so a head's output is about half as
 large as a softmax head's: a smaller step into the residual stream. Each control takes one such
-difference away. If it is as good as DIFF V2, that difference did not matter.
+difference away. If it is as good as DIFF V2, that difference did not matter. If it is worse, more
+than the start may be to blame: see each.
 """
 
 import torch
@@ -16,7 +17,11 @@ LATE = 4.0  # sigmoid(-4) = 0.018
 
 @register("diff_late_lambda")
 class DiffLateLambdaAttention(DiffAblation):
-    """Lambda starts at 0.018 and not at 0.5: at first this is softmax of the even heads."""
+    """Lambda starts at 0.018 and not at 0.5: at first this is softmax of the even heads.
+
+    The shift stays, so that lambda also learns more slowly: its slope is 0.018 and not 0.25, and
+    weight decay pulls it to 0.018.
+    """
 
     def subtract(self, attn, x):
         return differential(attn, self.lambda_proj(x) - LATE)  # NEW
@@ -33,7 +38,9 @@ class DiffNoDecayAttention(DiffV2Attention):
 
 @torch.no_grad()
 def double_output(model):
-    """Let a DIFF V2 model start with outputs as large as softmax's: W_O times 2.
+    """Let a DIFF V2 model start with outputs as large as those of softmax_h: W_O times 2.
+
+    With 1.5h heads softmax's are larger still, by sqrt(1.5) where its heads are independent.
 
     Raises:
         ValueError: there is no DIFF V2 layer.

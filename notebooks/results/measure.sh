@@ -23,6 +23,7 @@
 #   profile    the kernels of a training step
 #   context    YOCO's prefill, decoding step and cache, attention over blocks, at 8k to 512k tokens
 #   sparsity   what each choice of blocks keeps of the models in RUNS (the shipped pair)
+#   retrieval  recall, loss by position and induction of the models in RUNS (those that pair keeps)
 #   sparse, yoco, moe   models trained so at 25M, three seeds; to be compared with lr's at 1e-3
 # The files go to runs/results, or to OUT, the runs to a folder of yours under TMPDIR, or to WORK; a run that is in its file is not run again, so that a part
 # that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
@@ -119,6 +120,10 @@ print(steps('$name', 1000, '$out'))")
       $python -m minidiff.study.sparsity \
         ${RUNS:-notebooks/checkpoints/diff_v2 notebooks/checkpoints/softmax_1.5h} \
         --out "$out/sparsity.json" ;;
+    retrieval)
+      # shellcheck disable=SC2086  # RUNS is a list of folders
+      $python -m minidiff.study.long_context ${RUNS:-/tmp/runs/pair/*-seed*} \
+        --out "$out/retrieval_pair.json" ;;
     sparse)
       compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_sparse.json" \
         --variants sparse_softmax sparse_pair sparse_head ;;
