@@ -12,7 +12,7 @@ from minidiff.model import ATTENTION, GPT
 from minidiff.study import capstone as lab
 from minidiff.study.retrieval import induction_heads
 
-STORED = json.loads(lab.RESULTS.read_text())
+STORED = json.loads(lab.RESULTS.read_text(encoding="utf-8"))
 LABELS = sorted({row["label"] for row in STORED["rows"]})
 PAIR = "softmax 1.5h", "DIFF V2"
 

@@ -128,7 +128,7 @@ def verdict_of(differences, low, high, words):
 @checks
 def prediction(sign, differences):
     """Exercise 4: the sign that the hypothesis predicts of a quantity, and what was measured."""
-    expect(sign in (1, -1), "Write the predicted sign of the difference as +1 or -1.")
+    expect(sign in (1, -1), "The predicted sign is plus one or minus one: a number, no text.")
     _, (low, high) = _by_seed(differences, 5)
     if low <= 0 <= high:
         return "Your measurement leaves the prediction open: the interval holds 0."

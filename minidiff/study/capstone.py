@@ -119,7 +119,7 @@ def mean_nats(rows):
 
 
 def _rows():
-    return json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    return json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if RESULTS.exists() else []
 
 
 def changed(**changes):

@@ -48,14 +48,18 @@ def main(processes):
 def run_cells():
     names = {"nn": nn, "torch": torch} | vars(model)
     for path in (NOTEBOOKS / "13_capstone.ipynb", NOTEBOOKS / "solutions" / "13_capstone.ipynb"):
-        for cell in json.loads(path.read_text())["cells"]:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if "variant" in cell["metadata"].get("tags", ()):
                 exec("".join(cell["source"]), names)
 
 
 def train(pool, models, grid):
     """Train what is not stored yet; the file grows run by run."""
-    data = json.loads(lab.RESULTS.read_text()) if lab.RESULTS.exists() else {"rows": []}
+    data = (
+        json.loads(lab.RESULTS.read_text(encoding="utf-8"))
+        if lab.RESULTS.exists()
+        else {"rows": []}
+    )
     done = {(r["label"], r["seed"], r["lr"], r["steps"]) for r in data["rows"]}
     runs = [(name, models[name], *rest) for name, *rest in grid if (name, *rest) not in done]
     for row in pool.imap_unordered(run, runs):
