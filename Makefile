@@ -36,6 +36,9 @@ notebooks: .venv/ready  ## run every notebook and store its outputs: 8 minutes o
 
 # The tensors are small: a second thread only waits for the first.
 quick test: export OMP_NUM_THREADS = 1
+# Nobody's own settings of IPython and matplotlib, and no need of a home that can be written.
+quick test notebooks: export IPYTHONDIR = $(CURDIR)/.venv/ipython
+quick test notebooks: export MPLCONFIGDIR = $(CURDIR)/.venv/matplotlib
 
 quick: .venv/ready  ## ruff, and the tests that take under a second: a minute
 	$(BIN)/ruff check .

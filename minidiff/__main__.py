@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import io
 import json
 import logging
 import math
@@ -14,7 +13,6 @@ from typing import Annotated, Literal
 import torch
 import torch.distributed as dist
 import tyro
-from safetensors import SafetensorError
 
 from minidiff.bench.decode import DecodeBench
 from minidiff.bench.decode import decode as decode_speed
@@ -24,12 +22,14 @@ from minidiff.bench.tools import defaults
 from minidiff.bench.train import TrainBench
 from minidiff.bench.train import train as train_speed
 from minidiff.checkpoint import NOT_KEPT, Run
-from minidiff.data import decode, encode, open_data, printable
-from minidiff.devices import only_one_process, pick_device, pick_dtype, processes
+from minidiff.data import open_data, printable
+from minidiff.devices import only_one_process, pick_device, processes
+from minidiff.export import Export
 from minidiff.files import alone, read_json, read_text, replace_file, replace_text
 from minidiff.interrupt import patient_terminal
 from minidiff.model import GPTConfig
-from minidiff.runs import can_resume, load_run, read_metrics, writes_text
+from minidiff.parsing import one_line_errors, one_line_refusals
+from minidiff.runs import can_resume, read_metrics
 from minidiff.study.claims import claims
 from minidiff.study.compare import Compare
 from minidiff.study.evidence import RESULTS, Evidence
@@ -37,6 +37,7 @@ from minidiff.study.measure import measure
 from minidiff.study.report import claims_text, write
 from minidiff.train import PRESETS, TrainConfig, check_machine, train
 from minidiff.variants import START, variant
+from minidiff.writing import Sample, sample
 
 PROMPTS = ("def ", "class ", "import ")  # of the samples that train writes
 
@@ -150,25 +151,6 @@ class Bench:
 
 
 @dataclass
-class Sample:
-    """Write text with a trained model."""
-
-    folder: tyro.conf.Positional[Path]  # a run folder
-    prompt: str = "def "  # how the text begins
-    tokens: int = 500  # how many bytes to write at most
-    temperature: float = 0.8  # 0 takes the likeliest byte each time
-    top_k: int = 40  # draw among this many likeliest bytes
-    seed: int = 0  # of the draw
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: a GPU if there is one
-    best: bool = False  # the weights of the lowest validation loss, not the last ones
-
-    def run(self):
-        """Print the prompt and its continuation."""
-        said = sample(**vars(self))
-        print(printable(said) if sys.stdout.isatty() else said)
-
-
-@dataclass
 class Claims:
     """The published claims, and what was measured of each: prints the whole table, CLAIMS.md."""
 
@@ -200,21 +182,6 @@ def check_variants(command):
         raise ValueError(f"--attention {name}: give --variants {name} instead; see --help for all")
 
 
-def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device="auto",
-           best=False):  # fmt: skip
-    """The prompt and what the model of a run folder makes of it, as text."""
-    device = pick_device(device)
-    if not 0 <= temperature < math.inf or top_k < 1 or tokens < 0 or not 0 <= seed < 2**63:
-        raise ValueError("--temperature, --tokens, --seed must be at least 0, --top-k at least 1")
-    model = load_run(folder, device, best)
-    if not writes_text(folder):
-        raise ValueError(f"{folder}: this model's tokens are not bytes, so it cannot write text")
-    model = model.to(pick_dtype(device))  # decoding reads every weight: on a GPU, half the bytes
-    idx = encode(prompt, model.config.vocab_size).to(device)
-    new = model.generate(idx, tokens, temperature=temperature, top_k=top_k, seed=seed)
-    return decode(new[0])
-
-
 # ---- Parsing -----------------------------------------------------------------------------------
 
 SETTINGS = "train.json"  # in --out: the settings of all its models
@@ -243,35 +210,31 @@ class Peek:
 
 
 def parse(argv):
-    """The command that the words ask for."""
-    peek, _ = tyro.cli(Peek, args=argv, return_unknown_args=True, add_help=False)
+    """The command that the words ask for.
+
+    Raises:
+        ValueError: they do not fit; the message is one line. SystemExit: --help was asked for.
+    """
+    with one_line_refusals():
+        peek, _ = tyro.cli(Peek, args=argv, return_unknown_args=True, add_help=False)
     gpu = torch.cuda.is_available() if peek.preset == "auto" else peek.preset == "gpu"
     config = PRESETS["gpu" if gpu else "laptop"]
     resumed = begun(peek.out) if peek.resume and "train" in argv else None
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                Annotated[Train, tyro.conf.subcommand("train", default=resumed or Train(config))]
-                | Annotated[Sample, tyro.conf.subcommand("sample")]
-                | Annotated[
-                    CompareCommand,
-                    tyro.conf.subcommand("compare", default=CompareCommand(config)),
-                ]
-                | Annotated[Bench, tyro.conf.subcommand("bench")]
-                | Annotated[Claims, tyro.conf.subcommand("claims")],
-                config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
-                args=argv,
-                prog="python -m minidiff",
-                description=__doc__,
-            )
-    except SystemExit as stop:
-        # A setting that a dataclass refused: tyro would draw a box with the name of its own class.
-        refused = stop.__context__ and stop.__context__.__context__
-        if "__tyro" in said.getvalue() and isinstance(refused, ValueError):
-            raise refused from None
-        print(said.getvalue(), end="", file=sys.stderr)
-        raise
+    with one_line_refusals():
+        return tyro.cli(
+            Annotated[Train, tyro.conf.subcommand("train", default=resumed or Train(config))]
+            | Annotated[Sample, tyro.conf.subcommand("sample")]
+            | Annotated[Export, tyro.conf.subcommand("export")]
+            | Annotated[
+                CompareCommand, tyro.conf.subcommand("compare", default=CompareCommand(config))
+            ]
+            | Annotated[Bench, tyro.conf.subcommand("bench")]
+            | Annotated[Claims, tyro.conf.subcommand("claims")],
+            config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
+            args=argv,
+            prog="python -m minidiff",
+            description=__doc__,
+        )
 
 
 def main(argv=None):
@@ -279,20 +242,11 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     with patient_terminal():
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-        try:
+        with one_line_errors():
             parse(argv).run()
             if dist.is_initialized():  # by torchrun
                 dist.destroy_process_group()
-        except EXPECTED as error:
-            sys.exit(f"error: {' '.join(str(error).split()) or type(error).__name__}")
-        except KeyboardInterrupt as stopped:
-            print(f"\n{stopped or 'stopped'}", file=sys.stderr)
-            sys.exit(130)
 
-
-EXPECTED = (
-    ValueError, RuntimeError, ArithmeticError, OSError, MemoryError, ImportError, SafetensorError,
-)  # fmt: skip
 
 if __name__ == "__main__":
     main()

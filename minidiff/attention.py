@@ -141,7 +141,8 @@ def _sdpa(q, k, v, causal, mask=None):
     if causal and 1 < n_queries < n_keys:  # is_causal would align its mask to the FIRST keys
         mask = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device)
         mask = mask.tril(n_keys - n_queries)
-    is_causal = causal and n_queries == n_keys  # one query with a cache (T = 1) sees every key
+    # bool: torch.export has a symbol for T. One query with a cache (T = 1) sees every key.
+    is_causal = causal and bool(n_queries == n_keys)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # SDPA wants (B, H, T, d)
     with sdpa_kernel(_SDPA_ORDER, set_priority=True) if q.is_cuda else nullcontext():
         return F.scaled_dot_product_attention(

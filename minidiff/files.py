@@ -49,6 +49,8 @@ def alone(path):
     try:
         lock.acquire()
     except Timeout:
+        if not os.path.exists(lock.lock_file):
+            raise ValueError(f"{path}: nothing can be written beside it") from None
         raise ValueError(
             f"{path}: another process is writing it; wait for its end, or give another name"
         ) from None

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import torch
 
-from minidiff.model import GPT
+from minidiff.devices import pick_dtype
+from minidiff.model import ATTENTION, GPT
+from minidiff.theory import kv_cache_bytes
 
 BUILT = 32  # layers of a meta model; deeper ones are counted in proportion
 
@@ -61,9 +63,17 @@ def training_bytes(config, processes=1):
     return 4 * weights + table + activations
 
 
-def check_model(config, device, what):
-    """Raise a ValueError where a model cannot fit into the device's memory."""
-    _refuse(sum(model_bytes(config)), device, what, "its config.json may be damaged")
+def cache_bytes(config, device):
+    """What the KV cache of one sequence takes: it is made for all of a GPTConfig's block_size."""
+    window = getattr(ATTENTION[config.attention], "window", None)  # YOCO's is smaller
+    shape = (config.block_size, config.n_layer, config.n_kv_head, config.head_dim)
+    return kv_cache_bytes(*shape, pick_dtype(device).itemsize, window=window)
+
+
+def check_model(config, device, what, writes=False):
+    """Raise a ValueError where a model, with its KV cache if it writes, cannot fit into memory."""
+    needed = sum(model_bytes(config)) + (cache_bytes(config, device) if writes else 0)
+    _refuse(needed, device, what, "its config.json may be damaged")
 
 
 def check_training(config, device, processes=1):

@@ -85,11 +85,12 @@ def checked_tensors(file, expected, path, fix):
     return tensors
 
 
-def load_run(folder, device="cpu", best=False):
+def load_run(folder, device="cpu", best=False, writes=False):
     """The trained model of a run folder (config.json and model.safetensors), in eval mode.
 
     Args:
         best: the weights of the lowest validation loss instead of the last ones.
+        writes: it will write text, so its KV cache must fit beside it.
     Raises:
         ValueError: the folder holds no run, or a damaged or foreign one; the message says which
             file, what is wrong, and what to do.
@@ -107,7 +108,7 @@ def load_run(folder, device="cpu", best=False):
     except (ValueError, TypeError) as error:
         raise ValueError(f"{settings}: {error}") from None
     with open_weights(path, fix) as file:
-        check_model(config, torch.device(device), settings)
+        check_model(config, torch.device(device), settings, writes)
         stored = stored_settings(file).get("model", saved)  # exported weights name no settings
         if not isinstance(stored, dict) or {**stored, "backend": ""} != {**saved, "backend": ""}:
             raise ValueError(f"{settings} and {path.name} are of different models; {fix}")

@@ -245,12 +245,13 @@ def learning_rate(step, config):
 
 def make_optimizer(model, config):
     """AdamW; weight decay on matrices only (a norm's gain has no reason to shrink)."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay},
-              {"params": vectors, "weight_decay": 0.0}]  # fmt: skip
+    decayed, free = [], []
+    for p in model.parameters():  # a variant may mark a matrix of its own
+        (free if p.dim() < 2 or getattr(p, "no_decay", False) else decayed).append(p)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay},
+              {"params": free, "weight_decay": 0.0}]  # fmt: skip
     betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=matrices[0].is_cuda)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=decayed[0].is_cuda)
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@
 What differs from run to run is not stored: times, random ids, widget state, the version of
 matplotlib. A live widget is stored as its picture, so that it can be seen before anything runs. A
 cell tagged nbval-ignore-output shows this machine's timings: it keeps what is stored until its
-source changes (or its outputs are cleared). A notebook that fails is left as it was.
+source changes (or its outputs are cleared). What a cell tagged predict shows is folded away until
+the reader runs it. A notebook that fails is left as it was.
 """
 
 import base64
@@ -87,7 +88,7 @@ def build(path):
     client.execute()
     for i, cell in enumerate(notebook.cells):
         cell.id = f"cell-{i}"
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k in KEPT}
+        cell.metadata = hidden({k: v for k, v in cell.metadata.items() if k in KEPT})
         if cell.cell_type == "code":
             cell.outputs = stored.get(i) or [clean(output, client) for output in cell.outputs]
             if is_measured(cell):
@@ -104,6 +105,17 @@ def build(path):
         part.write_text(new, encoding="utf-8")
         part.replace(path)  # an interrupted write leaves the old notebook whole
     return new != old
+
+
+def hidden(metadata):
+    """Of a cell tagged predict: its output folded away until asked for (JupyterLab, the site)."""
+    tags = metadata.get("tags", [])
+    if "predict" not in tags:
+        return metadata
+    return metadata | {
+        "tags": [*tags, *{"hide-output"} - {*tags}],
+        "jupyter": {"outputs_hidden": True},
+    }
 
 
 # ---- Cells with timings ------------------------------------------------------------------------
@@ -137,6 +149,7 @@ def clean(output, client):
         picture = find_picture(view["model_id"], client)
         if picture:
             data["image/png"] = picture
+            output.metadata["image/png"] = {"alt": data.get("text/plain", "a widget")}
     if "image/png" in data:
         pixels = strip_png(base64.b64decode(data["image/png"]))
         data["image/png"] = base64.b64encode(pixels).decode() + "\n"

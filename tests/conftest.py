@@ -1,8 +1,16 @@
 """Shared by all tests: skip GPU tests with a reason, one seed, no surprise from the GPU's clock."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import settings
+
+# They fork, and use named pipes, limits of resources and modes of files, which Windows has not.
+POSIX_ONLY = ["test_hostile.py", "test_kills.py", "test_limits.py",
+              "test_resume.py", "test_runs.py", "test_sources.py",
+              "test_sources_properties.py"]  # fmt: skip
+collect_ignore = POSIX_ONLY if sys.platform == "win32" else []
 
 settings.register_profile("minidiff", deadline=None, derandomize=True)
 settings.load_profile("minidiff")

@@ -9,7 +9,7 @@ from minidiff.study.evidence import RESULTS
 SETTINGS = {"data": "a text", "steps": 1000, "batch_size": 64, "probe_windows": 8}
 BASE = {"val_loss": 0.7, "n_spikes": 2, "first_share_eff_max": 0.2, "first_share_a1_max": 0.2,
         "sink_rate_eff_mean": 0.01, "rms_high_max": 2.0, "out_top1_max": 50.0, "qk_top1_max": 40.0,
-        "out_ratio_max": 80.0, "sparsity_mean": 0.8}  # fmt: skip
+        "out_ratio_max": 80.0, "recall_nats_16": 1.5, "sparsity_mean": 0.8}  # fmt: skip
 
 
 def run(variant="softmax_1.5h", seed=0, lr=1e-3, steps=1000, **metrics):
@@ -39,7 +39,7 @@ def store(folder, name, rows, settings=SETTINGS, **more):
     """Write a results file; settings=None is how the oldest ones are."""
     data = {"machine": "NVIDIA H100", "torch": "2.11", "date": "2026-11-25", "command": []} | more
     data |= {"settings": settings} if settings else {}
-    (folder / f"{name}.json").write_text(json.dumps(data | {"rows": rows}))
+    (folder / f"{name}.json").write_text(json.dumps(data | {"rows": rows}), encoding="utf-8")
 
 
 def folder(path, **files):

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 import time
 
 import pytest
@@ -26,7 +28,7 @@ def reports(tmp_path_factory):
         out = folder / f"{name}.json"
         config = settings(**{**settings.CPU, **quick, "device": "cpu", "out": str(out)})
         returned = run(config)
-        found[name] = json.loads(out.read_text())
+        found[name] = json.loads(out.read_text(encoding="utf-8"))
         assert found[name] == json.loads(json.dumps(returned))
     return found, folder
 
@@ -48,10 +50,10 @@ def test_report_says_what_ran_where_and_leaves_a_figure(reports, name):
 @pytest.mark.parametrize("text", ["precious", '{"rows": []}', "[]", ""])
 def test_a_file_that_is_no_result_of_bench_is_not_overwritten(tmp_path, text):
     out = tmp_path / "precious.json"
-    out.write_text(text)
+    out.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"precious\.json.* give another --out"):
         ops.ops(ops.OpsBench(**{**ops.OpsBench.CPU, "device": "cpu", "out": str(out)}))
-    assert out.read_text() == text
+    assert out.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.slow
@@ -182,7 +184,8 @@ def test_a_process_that_crashes_or_hangs_costs_only_its_own_rows(tmp_path, monke
         "print('a library says hello')\n"
         "print(json.dumps({'row': request}), flush=True)\n"
         "if request == [0, 'crash']: os.abort()\n"
-        "if request == [0, 'hang']: time.sleep(60)\n"
+        "if request == [0, 'hang']: time.sleep(60)\n",
+        encoding="utf-8",
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     requests = [[0, "crash"], [0, "hang"], [0, "fine"]]
@@ -214,7 +217,21 @@ def test_rows_are_on_disk_before_the_next_is_measured(tmp_path):
     report = tools.Report(config, CPU, ["ms:6"], "notes")
     for n in range(3):
         report.add({"ms": float(n)})
-        assert len(json.loads(report.path.read_text())["rows"]) == n + 1
+        assert len(json.loads(report.path.read_text(encoding="utf-8"))["rows"]) == n + 1
+
+
+def test_a_second_process_on_one_file_is_refused(tmp_path):
+    config = ops.OpsBench(out=str(tmp_path / "rows.json"))
+    lock = str(tmp_path / ".rows.json.lock")
+    code = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire()"
+    command = [sys.executable, "-c", f"{code}; print(1, flush=True); sys.stdin.read()", lock]
+    with subprocess.Popen(command, stdin=-1, stdout=-1) as process:  # -1: a pipe
+        process.stdout.readline()
+        with pytest.raises(ValueError, match=r"rows\.json: another process is writing it"):
+            tools.Report(config, CPU, ["ms:6"], "notes")
+        process.stdin.close()
+    report = tools.Report(config, CPU, ["ms:6"], "notes")
+    report.held.close()
 
 
 def test_rounds_interleave_and_times_are_real():

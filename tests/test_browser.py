@@ -59,7 +59,7 @@ def exported(browser, tmp_path):
     notebook = stored_notebook()
     notebook.cells += stored_notebook().cells  # two on one page must not disturb each other
     html, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
-    (tmp_path / "page.html").write_text(html)
+    (tmp_path / "page.html").write_text(html, encoding="utf-8")
     context = browser.new_context(offline=True)
     page = context.new_page()
     page.problems = []
@@ -131,7 +131,9 @@ def lab(tmp_path):
     home = tmp_path / "jupyter"
     (home / "labconfig").mkdir(parents=True)
     quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
-    (home / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(quiet))
+    (home / "labconfig" / "default_setting_overrides.json").write_text(
+        json.dumps(quiet), encoding="utf-8"
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -155,7 +157,7 @@ def lab(tmp_path):
             with socket.socket() as attempt:
                 if attempt.connect_ex(("127.0.0.1", port)) == 0:
                     break
-            assert server.poll() is None, (tmp_path / "lab.log").read_text()
+            assert server.poll() is None, (tmp_path / "lab.log").read_text(encoding="utf-8")
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:

@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,31 @@ def test_nbval_accepts_what_build_stored_and_finds_a_changed_number(built):
     assert "1 failed, 5 passed" in done.stdout, done.stdout
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a home that nobody can write")
+def test_nbval_needs_no_home(built, tmp_path):
+    """With the folders that the Makefile names; without them matplotlib warns in a cell."""
+    makefile = (NOTEBOOKS.parent / "Makefile").read_text(encoding="utf-8")
+    own = {name: str(tmp_path / name) for name in ("IPYTHONDIR", "MPLCONFIGDIR")}
+    assert all(f"quick test notebooks: export {name} = " in makefile for name in own)
+    env = os.environ | own | {"HOME": "/proc/none"}
+    fonts = [sys.executable, "-c", "import matplotlib.font_manager"]  # as the tests before do
+    subprocess.run(fonts, env=env, check=True, capture_output=True)
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider"]
+    command += ["--nbval", "--nbval-current-env", built[0].name]
+    command += ["--nbval-sanitize-with", str(NOTEBOOKS / "nbval.cfg")]
+    done = subprocess.run(
+        command, cwd=built[0].parent, env=env, capture_output=True, text=True, timeout=300
+    )
+    assert "6 passed" in done.stdout, done.stdout
+
+
+def test_every_figure_has_words(built):
+    cells = nbformat.read(built[0], as_version=4).cells
+    figure, box = cells[3].outputs[0].metadata, cells[4].outputs[0].metadata
+    assert figure["image/png"]["alt"].startswith("The lowest and highest context RMS")
+    assert box["image/png"]["alt"].startswith("VBox(")
+
+
 def test_a_failing_notebook_is_left_as_it_was(tmp_path, capsys):
     path = tmp_path / "bad.ipynb"
     cells = [nbformat.v4.new_code_cell("1 / 0")]
@@ -104,3 +130,10 @@ def test_a_failing_notebook_is_left_as_it_was(tmp_path, capsys):
 def test_an_unknown_name_is_refused():
     with pytest.raises(SystemExit, match="no notebook is called 99_nothing"):
         build.find(["99_nothing"])
+
+
+def test_the_output_of_a_prediction_is_folded_away_until_asked_for():
+    folded = {"tags": ["predict", "hide-output"], "jupyter": {"outputs_hidden": True}}
+    assert build.hidden({"tags": ["predict"]}) == build.hidden(folded) == folded
+    assert build.hidden({"tags": ["hide-input"]}) == {"tags": ["hide-input"]}
+    assert build.hidden({}) == {}

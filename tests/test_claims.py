@@ -7,8 +7,8 @@ import pytest
 from study_results import SETTINGS, folder, pair, run, store
 
 from minidiff.study import claims as claims_module
-from minidiff.study import entries
-from minidiff.study.checks import Pairs, Runs, TimeEstimate, made_by
+from minidiff.study import computed, entries
+from minidiff.study.checks import Pairs, Repeats, Runs, TimeEstimate, made_by
 from minidiff.study.claims import claims
 from minidiff.study.entries import CLAIMS
 from minidiff.study.evidence import Evidence
@@ -166,6 +166,42 @@ def test_a_new_results_file_adds_rows_and_changes_none(tmp_path):
     assert len(after["3, 12"].findings) == len(before["3, 12"].findings) + 1
 
 
+def test_inside_another_architecture_diff_v2_is_compared_with_softmax_in_it(tmp_path):
+    """Its runs join the study of the main pair, whose difference is another."""
+    within = pair(HIGHER, one="moe_diff_v2", other="moe_softmax")
+    found = judged(tmp_path, evidence_25m=pair(LOWER), evidence_25m_moe=within)
+    assert found["Q8"].verdict == "contradicted" and found["3, 12"].verdict == "supported"
+    assert found["15"].verdict == found["16"].verdict == "not tested"
+
+
+def test_a_repeated_run_shows_how_far_its_loss_was_off(tmp_path):
+    first, again = pair([0.0, 0.0]), pair([0.0, 0.004])  # diff_v2, seed 1, came out otherwise
+    folder(tmp_path, evidence_25m=first, evidence_25m_noise=again)
+    (found,) = Repeats("evidence_25m*").findings(Evidence(tmp_path))
+    assert found.interval() == pytest.approx((0.0, 0.004)) and found.unit == "4 repetitions"
+    assert found.side() == "open"
+    folder(tmp_path, evidence_25m_noise=first)
+    (same,) = Repeats("evidence_25m*").findings(Evidence(tmp_path))
+    assert same.side() == "for" and same.number == 0
+    assert not list(
+        Repeats("evidence_25m*").findings(Evidence(folder(tmp_path / "b", evidence_25m=first)))
+    )
+
+
+def test_recall_is_compared_where_equally_many_prompts_were_asked(tmp_path):
+    rows = pair([-0.1, -0.12, -0.11], "recall_nats_16")
+    folder(tmp_path)
+    store(tmp_path, "evidence_25m_long", rows, SETTINGS | {"retrieval_prompts": 128})
+    found = {each.claim.number: each for each in claims(tmp_path)}
+    assert found["Q11"].verdict == "supported" and len(found["Q11"].primary.sample) == 3
+    folder(tmp_path / "b")
+    for part, prompts in ((rows[0::2], 128), (rows[1::2], 64)):  # softmax, DIFF V2
+        more = SETTINGS | {"retrieval_prompts": prompts}
+        store(tmp_path / "b", f"evidence_25m_long_{prompts}", part, more)
+    found = {each.claim.number: each for each in claims(tmp_path / "b")}
+    assert found["Q11"].verdict == "not tested" and found["Q3"].primary is not None
+
+
 def test_a_row_says_on_which_card_it_was_made_and_when(tmp_path):
     rows = pair(LOWER)
     rows[0]["commit"], rows[0]["backend"] = "abc1234", "flash4"
@@ -192,7 +228,7 @@ def test_every_claim_has_a_verdict_from_the_stored_results():
 
 def test_the_ranges_of_the_theorem_can_be_left(monkeypatch):
     """The check of claim 1 is no tautology: rows that sum to 2 would leave the bounds."""
-    assert entries.outside_the_bounds() == 0
-    real = entries.theory.expected_rms
-    monkeypatch.setattr(entries.theory, "expected_rms", lambda w, rho=0.0: 2 * real(w, rho))
-    assert entries.outside_the_bounds() > 0.3
+    assert computed.outside_the_bounds() == 0
+    real = computed.theory.expected_rms
+    monkeypatch.setattr(computed.theory, "expected_rms", lambda w, rho=0.0: 2 * real(w, rho))
+    assert computed.outside_the_bounds() > 0.3

@@ -25,6 +25,8 @@ from minidiff.study.compare import (
     pairs,
     table,
 )
+from minidiff.study.results import RETRIEVAL
+from minidiff.study.retrieval import retrieval
 from minidiff.train import TrainConfig
 
 
@@ -32,7 +34,9 @@ from minidiff.train import TrainConfig
 def compare(tmp_path):
     (tmp_path / "text").mkdir()
     for i in range(12):
-        (tmp_path / "text" / f"{i}.txt").write_text(f"line {i} of the text\n" * 60)
+        (tmp_path / "text" / f"{i}.txt").write_text(
+            f"line {i} of the text\n" * 60, encoding="utf-8"
+        )
     model = GPTConfig(n_layer=1, n_head=2, n_kv_head=1, head_dim=8, n_embd=16, block_size=32)
     config = TrainConfig(
         model=model, out=str(tmp_path / "runs"), data=str(tmp_path / "text"), steps=15,
@@ -43,7 +47,7 @@ def compare(tmp_path):
 
 def test_every_run_gets_a_row_and_every_pair_an_interval(compare, capsys):
     compare.run()
-    data = json.loads(compare.results.read_text())
+    data = json.loads(compare.results.read_text(encoding="utf-8"))
     assert [(r["variant"], r["seed"]) for r in data["rows"]] == [
         ("diff_v2", 0), ("softmax_1.5h", 0), ("diff_v2", 1), ("softmax_1.5h", 1),
     ]  # fmt: skip
@@ -58,7 +62,7 @@ def test_every_run_gets_a_row_and_every_pair_an_interval(compare, capsys):
 
 def test_a_second_start_runs_only_what_is_missing(compare, monkeypatch):
     compare.run()
-    before = json.loads(compare.results.read_text())["rows"]
+    before = json.loads(compare.results.read_text(encoding="utf-8"))["rows"]
     more = dataclasses.replace(compare, seeds=(0, 1, 2))
     ran = []
     one_run = Compare.one_run
@@ -67,7 +71,7 @@ def test_a_second_start_runs_only_what_is_missing(compare, monkeypatch):
     )
     more.run()
     assert len(ran) == 2 and all("seed2" in key for key in ran)
-    assert json.loads(compare.results.read_text())["rows"][:4] == before
+    assert json.loads(compare.results.read_text(encoding="utf-8"))["rows"][:4] == before
 
 
 def test_the_probes_look_at_validation_text(compare, monkeypatch):
@@ -106,14 +110,14 @@ def test_a_run_that_was_stopped_goes_on_where_it_stopped(compare, monkeypatch):
     begin = Run._begin
     monkeypatch.setattr(Run, "_begin", lambda run: (first.append(run.name), begin(run)))
     compare.run()
-    rows = json.loads(compare.results.read_text())["rows"]
+    rows = json.loads(compare.results.read_text(encoding="utf-8"))["rows"]
     assert len(rows) == len(first) + 1 and rows[0]["key"] not in first
 
 
 def test_a_diverged_run_is_a_row_that_says_so(compare):
     wild = dataclasses.replace(compare, seeds=(0,), lrs=(1e30,), variants=("diff_v2",))
     wild.run()
-    (row,) = json.loads(wild.results.read_text())["rows"]
+    (row,) = json.loads(wild.results.read_text(encoding="utf-8"))["rows"]
     assert "learning rate" in row["diverged"]
     assert "DIVERGED" in table([row])
 
@@ -139,12 +143,19 @@ def test_the_row_is_written_before_the_weights_are_deleted(compare, monkeypatch)
 
 
 def test_a_results_path_that_cannot_be_written_is_refused_before_training(compare, tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "folder").mkdir()
     for results in (tmp_path / "file" / "results.json", tmp_path / "folder"):
         with pytest.raises((OSError, ValueError), match=r"/(file|folder)"):
             dataclasses.replace(compare, results=results).run()
     assert not (tmp_path / "runs").exists()
+
+
+def test_windows_that_the_probes_cannot_read_are_refused_before_training(compare, tmp_path):
+    many = dataclasses.replace(compare, probe_windows=10**9)
+    with pytest.raises(ValueError, match=r"^--probe-windows 1000000000: .* need [\d.,]+ GB"):
+        many.run()
+    assert not (tmp_path / "runs").exists() and not many.results.exists()
 
 
 @pytest.mark.parametrize(
@@ -153,10 +164,10 @@ def test_a_results_path_that_cannot_be_written_is_refused_before_training(compar
      '{"rows": [{"key": "a", "variant": "b", "lr": "x"}], "command": [], "settings": {}}'],
 )  # fmt: skip
 def test_a_foreign_results_file_is_named_and_left_alone(compare, text):
-    compare.results.write_text(text)
+    compare.results.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"results\.json") as error:
         compare.run()
-    assert "\n" not in str(error.value) and compare.results.read_text() == text
+    assert "\n" not in str(error.value) and compare.results.read_text(encoding="utf-8") == text
 
 
 def test_torchrun_is_refused(compare, monkeypatch):
@@ -188,7 +199,10 @@ def test_the_text_is_read_once_and_results_inside_it_change_nothing(compare, tmp
     config = dataclasses.replace(compare.config, out=str(inside / "runs"))
     dataclasses.replace(compare, config=config, results=inside / "results.json").run()
     folders = sorted((inside / "runs").iterdir())
-    prints = {json.loads((f / "config.json").read_text())["data_fingerprint"] for f in folders}
+    prints = {
+        json.loads((f / "config.json").read_text(encoding="utf-8"))["data_fingerprint"]
+        for f in folders
+    }
     assert len(folders) == 4 and len(prints) == 1
 
 
@@ -200,9 +214,30 @@ def test_learning_rates_that_print_alike_have_keys_of_their_own(compare):
 
 def test_every_setting_is_checked_before_the_first_run(compare):
     for wrong in ({"seeds": (0, -1)}, {"lrs": (1e-3, math.nan)}, {"seeds": ()}, {"variants": ()},
-                  {"probe_windows": 0}):  # fmt: skip
+                  {"probe_windows": 0}, {"retrieval_prompts": 1},
+                  {"retrieval_prompts": 64}):  # fmt: skip
         with pytest.raises(ValueError):
             dataclasses.replace(compare, **wrong)
+
+
+@pytest.mark.slow
+def test_recall_is_asked_of_every_run_with_prompts_of_its_seed(compare, monkeypatch):
+    model = dataclasses.replace(compare.config.model, block_size=320)
+    config = dataclasses.replace(compare.config, model=model, steps=2, eval_every=1)
+    asked = []
+    monkeypatch.setattr(
+        "minidiff.study.compare.retrieval",
+        lambda model, seed, **more: asked.append(seed) or retrieval(model, seed, **more),
+    )
+    more = dataclasses.replace(compare, config=config, retrieval_prompts=4)
+    more.run()
+    data = json.loads(compare.results.read_text(encoding="utf-8"))
+    assert asked == [0, 0, 1, 1] and data["settings"]["retrieval_prompts"] == 4
+    for row in data["rows"]:
+        assert set(RETRIEVAL) <= set(row) and all(math.isfinite(row[key]) for key in RETRIEVAL)
+    assert {pair["metric"] for pair in data["pairs"]} == set(METRICS) | set(RETRIEVAL)
+    with pytest.raises(ValueError, match="other settings"):
+        dataclasses.replace(more, retrieval_prompts=8).run()
 
 
 def test_the_interval_is_students_t():
@@ -263,16 +298,16 @@ def test_joined_files_hold_every_run_once_and_pair_them(compare, tmp_path):
     files = [tmp_path / f"{name}.json" for name in compare.variants]
     for name, file in zip(compare.variants, files, strict=True):
         dataclasses.replace(compare, variants=(name,), results=file).run()
-    first = json.loads(files[0].read_text())
-    files[0].write_text(json.dumps(first | {"command": ["the first"]}))
+    first = json.loads(files[0].read_text(encoding="utf-8"))
+    files[0].write_text(json.dumps(first | {"command": ["the first"]}), encoding="utf-8")
     join(files, compare.results)
     join([compare.results, files[0]], compare.results)  # a joined file can be joined again
-    data = json.loads(compare.results.read_text())
+    data = json.loads(compare.results.read_text(encoding="utf-8"))
     assert [row["variant"] for row in data["rows"]] == ["diff_v2"] * 2 + ["softmax_1.5h"] * 2
     assert data["command"][0] == "the first" and len(data["command"]) == 2
     assert {pair["metric"] for pair in data["pairs"]} == set(METRICS)
     compare.run()  # finds nothing left to do
-    assert json.loads(compare.results.read_text())["rows"] == data["rows"]
+    assert json.loads(compare.results.read_text(encoding="utf-8"))["rows"] == data["rows"]
 
 
 def test_runs_that_do_not_compare_are_refused(compare, tmp_path):
@@ -285,15 +320,15 @@ def test_runs_that_do_not_compare_are_refused(compare, tmp_path):
     for config, name in ((decayed, "weight_decay"), (wider, "head_dim")):
         with pytest.raises(ValueError, match=rf"other settings \({name}\).* another --results"):
             dataclasses.replace(alone, config=config).run()
-    (tmp_path / "text" / "more.txt").write_text("another text\n" * 60)
+    (tmp_path / "text" / "more.txt").write_text("another text\n" * 60, encoding="utf-8")
     with pytest.raises(ValueError, match=r"other settings \(data\)"):
         alone.run()
     dataclasses.replace(alone, results=tmp_path / "new.json").run()
     with pytest.raises(ValueError, match="different settings or texts"):
         join([alone.results, tmp_path / "new.json"], tmp_path / "joined.json")
-    old = json.loads(alone.results.read_text())
+    old = json.loads(alone.results.read_text(encoding="utf-8"))
     del old["settings"]  # a file from before they were kept
-    alone.results.write_text(json.dumps(old))
+    alone.results.write_text(json.dumps(old), encoding="utf-8")
     with pytest.raises(ValueError, match="another --results"):
         alone.run()
     with pytest.raises(ValueError, match="different settings or texts"):
@@ -319,6 +354,6 @@ def test_a_constructed_start_is_where_training_starts_and_not_what_it_keeps(comp
         compare, config=config, variants=("softmax_2h", "softmax_2h_start"), seeds=(0,)
     )
     one.run()
-    free, started = json.loads(one.results.read_text())["rows"]
+    free, started = json.loads(one.results.read_text(encoding="utf-8"))["rows"]
     assert free["params"] == started["params"] and free["val_loss"] != started["val_loss"]
     assert (started["opposed_share"], free["opposed_share"]) == (1, 0)

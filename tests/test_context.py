@@ -11,7 +11,9 @@ from minidiff.bench.context import ContextBench, context
 def test_every_row_is_measured_and_the_cache_is_that_of_theory(tmp_path):
     config = ContextBench(**ContextBench.CPU | {"out": str(tmp_path / "context.json")})
     data = context(config)
-    assert json.loads((tmp_path / "context.json").read_text())["rows"] == data["rows"]
+    assert (
+        json.loads((tmp_path / "context.json").read_text(encoding="utf-8"))["rows"] == data["rows"]
+    )
     assert (tmp_path / "context.png").exists()
     rows = data["rows"]
     assert not [row for row in rows if "error" in row]

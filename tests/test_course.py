@@ -121,7 +121,7 @@ PAGES = sorted([*NOTEBOOKS.rglob("*.ipynb"), *NOTEBOOKS.parent.glob("*.md")])
 
 def glossary():
     """Anchor -> what is said of the term."""
-    parts = (NOTEBOOKS / "glossary.md").read_text().split("\n### ")[1:]
+    parts = (NOTEBOOKS / "glossary.md").read_text(encoding="utf-8").split("\n### ")[1:]
     terms = [part.split("\n", 1) for part in parts]
     return {title.replace(" ", "-"): words.strip() for title, words in terms}
 
@@ -130,7 +130,7 @@ def test_every_term_that_is_linked_is_in_the_glossary():
     linked = {
         (page.name, term)
         for page in PAGES
-        for term in re.findall(r"glossary\.md#([^)\s\\]+)\)", page.read_text())
+        for term in re.findall(r"glossary\.md#([^)\s\\]+)\)", page.read_text(encoding="utf-8"))
     }
     unknown = {(page, term) for page, term in linked if term not in glossary()}
     assert not unknown, unknown

@@ -67,7 +67,7 @@ def address(tmp_path_factory):
     bodies = "".join(explorer()._repr_html_() for explorer in ALL)
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>t</title>'
     path = tmp_path_factory.mktemp("forms") / "page.html"
-    path.write_text(f"{head}<main><h1>Explorers</h1>{bodies}</main>")
+    path.write_text(f"{head}<main><h1>Explorers</h1>{bodies}</main>", encoding="utf-8")
     return path.as_uri()
 
 
@@ -165,7 +165,11 @@ def test_the_wrong_pairing_is_seen_unless_there_is_one_key_value_head(page):
     assert "cannot be seen" in pairs.locator(".told").inner_text()
 
 
-TOUCHING = (Path(__file__).parent / "js" / "touching.mjs").read_text().replace("export ", "")
+TOUCHING = (
+    (Path(__file__).parent / "js" / "touching.mjs")
+    .read_text(encoding="utf-8")
+    .replace("export ", "")
+)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,14 +52,13 @@ def outcome(words):
 
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1024 if sys.platform == "darwin" else most  # bytes there
 
 
 def refused(words, *names):
-    """One line, or tyro's box, that has one of the names in it."""
+    """One line that has one of the names in it."""
     said = outcome(words)
-    if said == 2:
-        return
     assert isinstance(said, str) and said.startswith("error: "), (said, words)
     assert "\n" not in said and any(str(name) in said for name in names), (said, names)
     assert "allocate" not in said and "has no attribute" not in said, said
@@ -229,7 +229,7 @@ FILES = ("config.json", "model.safetensors", "checkpoint.safetensors", "metrics.
 
 
 @some
-@given(st.data(), st.sampled_from(FILES), st.sampled_from(["sample", "init", "resume"]))
+@given(st.data(), st.sampled_from(FILES), st.sampled_from(["sample", "init", "resume", "export"]))
 def test_a_damaged_run_is_refused_or_used_but_never_ends_in_a_traceback(run, data, name, what):
     config, folder = run
     content = data.draw(st.one_of(st.none(), damage(folder / name)))
@@ -237,6 +237,8 @@ def test_a_damaged_run_is_refused_or_used_but_never_ends_in_a_traceback(run, dat
         words = cli(config, "--variants", "diff_v2", "--steps", "2", "--out", place)
         if what == "sample":
             words = ["sample", place / "diff_v2", "--tokens", "2"]
+        elif what == "export":
+            words = ["export", place / "diff_v2", "--to", "published"]
         elif what == "init":
             words += ["--init-from", place / "diff_v2", "--out", place / "fine"]
         else:
@@ -283,7 +285,7 @@ def test_damaged_evidence_is_named(tmp_path, data, name):
 @pytest.mark.parametrize("words", [
     ["sample", "{pipe}"], ["train", "--data", "{pipe}"], ["train", "--init-from", "{pipe}"],
     ["compare", "--results", "{pipe}", "--seeds", "0"], ["bench", "ops", "--out", "{pipe}"],
-    ["claims", "--write", "--readme", "{pipe}", "--results", "{results}"],
+    ["export", "{pipe}"], ["claims", "--write", "--readme", "{pipe}", "--results", "{results}"],
 ])  # fmt: skip
 def test_no_command_waits_for_a_pipe(tmp_path, words):
     pipe = tmp_path / "pipe"

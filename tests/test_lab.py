@@ -28,7 +28,9 @@ def lab(request, tmp_path):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "XDG"))}
     env |= {"HOME": str(home) if request.param == "home" else os.devnull}  # nothing is under it
     env |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    command = (ROOT / "Makefile").read_text().split("\nlab: ")[1].split("\n")[1].split()
+    command = (
+        (ROOT / "Makefile").read_text(encoding="utf-8").split("\nlab: ")[1].split("\n")[1].split()
+    )
     assert command[0] == "$(BIN)/python"
     options = ["--no-browser", "--ServerApp.port=0", "--LabApp.expose_app_in_browser=True"]
     log = tmp_path / "lab.log"
@@ -38,10 +40,12 @@ def lab(request, tmp_path):
         )
     try:
         for _ in range(900):
-            found = re.search(r"http://127\.0\.0\.1:\d+/lab/tree/\S+", log.read_text())
+            found = re.search(
+                r"http://127\.0\.0\.1:\d+/lab/tree/\S+", log.read_text(encoding="utf-8")
+            )
             if found:
                 break
-            assert server.poll() is None, log.read_text()
+            assert server.poll() is None, log.read_text(encoding="utf-8")
             time.sleep(0.1)
         yield found[0], log, request.param
     finally:
@@ -52,7 +56,7 @@ def lab(request, tmp_path):
 def test_it_opens_the_first_notebook_alive_and_asks_nothing(browser, lab):
     address, log, home = lab
     assert "/lab/tree/00_start_here.ipynb?token=" in address
-    said = log.read_text()
+    said = log.read_text(encoding="utf-8")
     assert ("The home folder cannot be written" in said) == (home == "no home")
     assert ("You are root" in said) == (os.geteuid() == 0)
     page = browser.new_page(viewport={"width": 1280, "height": 720})
@@ -69,7 +73,7 @@ def test_it_opens_the_first_notebook_alive_and_asks_nothing(browser, lab):
 
 
 def test_without_jupyterlab_one_line_says_so(tmp_path):
-    (tmp_path / "jupyterlab.py").write_text("raise ImportError")
+    (tmp_path / "jupyterlab.py").write_text("raise ImportError", encoding="utf-8")
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run(
         [sys.executable, "-m", "minidiff.course.lab"], env=env, capture_output=True, text=True

@@ -130,7 +130,7 @@ def test_in_jupyterlab_it_lives_and_what_is_saved_is_a_picture(browser, lab, tmp
     assert page.locator(".jp-Notebook .jp-CodeCell").count() == 2
     page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
     page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
-    for cell in json.loads(path.read_text())["cells"]:
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         (output,) = cell["outputs"]
         assert set(output["data"]) == {"text/html", "text/plain"}  # and no widget
         assert len(json.dumps(output)) < 400_000  # nor the weights

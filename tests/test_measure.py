@@ -1,6 +1,9 @@
 """What a CPU measures of the claims: V1's gradients, rounding, the RMS at the start."""
 
 import math
+import os
+import shutil
+import subprocess
 
 import pytest
 import torch
@@ -53,3 +56,23 @@ def test_equal_time_has_as_many_more_steps_as_the_bench_says():
     steps = steps_in_equal_time("softmax_1.5h", 1000)
     assert steps * ms["softmax_1.5h"] == pytest.approx(1000 * ms["diff_v2"], rel=1e-3)
     assert steps_in_equal_time("diff_v2", 1000) == 1000 < steps
+
+
+@pytest.mark.skipif(os.name == "nt" or not shutil.which("bash"), reason="needs bash")
+def test_measure_keeps_its_runs_in_a_folder_of_its_own(tmp_path):
+    """With a program in the place of Python that writes down what it is asked for."""
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@" >> "$ASKED"\n', encoding="utf-8")
+    (tmp_path / "python").chmod(0o755)
+    env = os.environ | {"PYTHON": str(tmp_path / "python"), "ASKED": str(tmp_path / "asked")}
+    env |= {"TMPDIR": str(tmp_path / "tmp"), "OUT": str(tmp_path / "out")}
+    env.pop("WORK", None)
+    subprocess.run(["bash", str(RESULTS / "measure.sh"), "main", "rates"], env=env, check=True)
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    assert len(asked) == 2
+    (own,) = (tmp_path / "tmp").iterdir()
+    for line in asked:
+        assert f"--out {own} " in line and f"--results {tmp_path}/out/evidence_" in line
+    assert "/tmp/runs" not in (RESULTS / "measure.sh").read_text(encoding="utf-8")
+    done = subprocess.run(["bash", str(RESULTS / "measure.sh"), "nothing"], env=env, text=True,
+                          capture_output=True)  # fmt: skip
+    assert done.returncode == 2 and done.stderr == "unknown part nothing\n"

@@ -125,6 +125,29 @@ def test_balance_loss_is_1_when_uniform_and_e_when_one_expert_gets_all():
     )
 
 
+def test_the_balance_loss_is_1_where_shares_are_uniform_and_may_lie_below():
+    """So a value near 1 says nothing of the load."""
+    uniform = torch.full((4, 2), 1 / 2)
+    assert balance_loss(uniform, torch.tensor([8, 0])) == pytest.approx(1)
+    narrow = torch.tensor([[0.51, 0.49]] * 3 + [[0.0, 1.0]])  # three choose expert 0
+    assert balance_loss(narrow, torch.tensor([3, 1])) < 0.9
+
+
+def test_the_gradient_of_the_balance_loss_is_the_one_of_its_docstring():
+    logits = torch.randn(40, 8, dtype=torch.float64, requires_grad=True)
+    share, used = logits.softmax(-1), torch.arange(8)
+    (found,) = torch.autograd.grad(balance_loss(share, used), logits)
+    f = used / used.sum()
+    assert_close(found, (8 / 40 * share * (f - share @ f.double()[:, None])).detach())
+
+
+def test_with_one_expert_a_token_the_loss_does_not_reach_the_router():
+    for top_k in (1, 2):
+        found = layer(top_k=top_k)
+        found(torch.randn(2, 30, 16, dtype=torch.float64)).square().sum().backward()
+        assert (found.router.weight.grad.abs().max() > 1e-9) == (top_k == 2)
+
+
 def test_the_balance_loss_enters_the_gradient_and_not_the_output():
     """The router's gradient is that of the cross-entropy plus that of the loss, added by hand."""
     x = torch.randn(2, 30, 16, dtype=torch.float64)

@@ -152,7 +152,16 @@ def widgets_state(notebook):
             yield f"cell {i} stores a widget, which nobody can see later: make notebooks"
 
 
-RULES = [executed, errors, outputs, pictures, lengths, draws, paths, widgets_state]
+def answers(notebook):
+    """What the reader is to predict is folded away in JupyterLab and on the site."""
+    for i, cell in code_cells(notebook):
+        tags = cell.metadata.get("tags", [])
+        folded = cell.metadata.get("jupyter", {}).get("outputs_hidden") and "hide-output" in tags
+        if "predict" in tags and not folded:
+            yield f"cell {i} shows what is to be predicted: make notebooks"
+
+
+RULES = [executed, errors, outputs, pictures, lengths, draws, paths, widgets_state, answers]
 
 
 def exercises(notebook):
@@ -187,8 +196,14 @@ CONVERTED = {  # by the rules below -> words that it may have
     "02b_trained_heads_and_v1": 2000,
     "03_lambda": 3000,
     "04_attention_sinks": 3000,
+    "05_train_diff_v2": 3000,
+    "06_fast_paths": 3000,
     "07_how_to_compare": 3000,
     "08_ablations_v1_cures": 3000,
+    "09_sparse_attention": 1800,
+    "10_yoco": 1500,
+    "11_moe": 1500,
+    "12_long_context": 1500,
 }
 WORDS_PER_MINUTE, LINES_PER_MINUTE = 200, 15  # read, of text and of code
 
@@ -204,7 +219,8 @@ def words(notebook):
 
 def reading_time(notebook):
     """Minutes to read the whole notebook, exercises and quiz too; doing the exercises is extra."""
-    lines = sum(c.source.count("\n") + 1 for _, c in code_cells(notebook))
+    cells = [c for _, c in code_cells(notebook) if "remove-cell" not in c.metadata.get("tags", [])]
+    lines = sum(c.source.count("\n") + 1 for c in cells)  # not those for Colab: first_cell.py
     return words(notebook) / WORDS_PER_MINUTE + lines / LINES_PER_MINUTE
 
 
@@ -343,6 +359,7 @@ FAULTS = {
         cell("print(x)", printed("saved C:\\Users\\me")),
     ],
     widgets_state: [cell("w", shown({VIEW: {"model_id": "a"}}))],
+    answers: [nbformat.v4.new_code_cell("x", metadata={"tags": ["predict"]})],
 }
 GOOD = [
     cell("torch.manual_seed(0)\nx = torch.randn(3)\nmodel = GPT(GPTConfig())"),

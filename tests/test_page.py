@@ -20,7 +20,7 @@ from minidiff.model import GPT, GPTConfig
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "minidiff" / "look" / "page"
 SCRIPTS = ROOT / "tests" / "js"
-TEXT = (ROOT / "minidiff" / "generate.py").read_text()
+TEXT = (ROOT / "minidiff" / "generate.py").read_text(encoding="utf-8")
 CLOSE = 1e-4  # float32 sums in another order
 
 
@@ -79,7 +79,7 @@ def parity(folder, tmp_path, length, *how):
 def store(model, folder):
     """A run folder as `minidiff train` leaves it, weights in float32."""
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model": vars(model.config)}))
+    (folder / "config.json").write_text(json.dumps({"model": vars(model.config)}), encoding="utf-8")
     save_file(model.state_dict(), folder / "model.safetensors")
     return folder
 
@@ -148,9 +148,9 @@ def test_the_bundle_is_built_from_these_sources(tmp_path):
     made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert [str(path) for path in made] == BUILT
     for path in made:
-        assert (tmp_path / path).read_text() == (PAGE / path).read_text(), (
-            f"{path} is old: run `npm run build` in {PAGE}"
-        )
+        assert (tmp_path / path).read_text(encoding="utf-8") == (PAGE / path).read_text(
+            encoding="utf-8"
+        ), f"{path} is old: run `npm run build` in {PAGE}"
 
 
 BUILT = ["dist/explorer.js", "dist/forms.js", "dist/widget.js", "engine/kernel.mjs"]
@@ -171,11 +171,13 @@ def test_every_source_is_short():
     files = [p for p in PAGE.rglob("*") if p.suffix in {".mjs", ".css", ".ts"}]
     files = [p for p in [*files, *SCRIPTS.glob("*.mjs")] if "node_modules" not in p.parts]
     assert len(files) > 20
-    assert max(len(path.read_text().splitlines()) for path in files) <= 300
+    assert max(len(path.read_text(encoding="utf-8").splitlines()) for path in files) <= 300
 
 
 def test_the_page_asks_no_other_host_for_anything():
-    bundle = "".join((PAGE / name).read_text() for name in [*BUILT, "index.html", "forms.html"])
+    bundle = "".join(
+        (PAGE / name).read_text(encoding="utf-8") for name in [*BUILT, "index.html", "forms.html"]
+    )
     addresses = set(re.findall(r"https?://[^\s\"'`)]+", bundle))
     assert addresses <= {"http://www.w3.org/2000/svg"}  # a name, not an address
 
@@ -226,7 +228,7 @@ def test_the_folder_is_whole_and_small(site):
     for key in build.MODELS:
         file = site / "models" / key / "model.safetensors"
         assert "embed.weight.scale" in load_file(file)
-        script = (site / "models" / f"{key}.js").read_text()
+        script = (site / "models" / f"{key}.js").read_text(encoding="utf-8")
         address, config, weights = json.loads(
             f"[{script.removeprefix('minidiff.deliver(').removesuffix(');' + chr(10))}]"
         )
@@ -257,8 +259,8 @@ def test_in_a_site_the_pages_name_the_course_and_alone_they_do_not(site, tmp_pat
         ("index.html", 'home: "../\\"index\\".html", models'),
         ("forms.html", '<a href="../&quot;index&quot;.html">The course</a>'),
     ):
-        assert link in (tmp_path / "in a site" / name).read_text()
-        alone = (site / name).read_text()
+        assert link in (tmp_path / "in a site" / name).read_text(encoding="utf-8")
+        alone = (site / name).read_text(encoding="utf-8")
         assert "The course</a>" not in alone and "<!-- home" not in alone
 
 

@@ -72,11 +72,11 @@ def test_a_run_folder_is_dropped(visit, server, tmp_path):
 def test_files_that_are_no_run_of_the_page_get_one_line(visit, tmp_path):
     config = GPTConfig(n_layer=2, n_head=2, n_kv_head=1, head_dim=16, n_embd=32, block_size=64)
     run = store(GPT(config), tmp_path / "mine")
-    settings = json.loads((run / "config.json").read_text())
+    settings = json.loads((run / "config.json").read_text(encoding="utf-8"))
     settings["model"]["attention"] = "diff_v1"
     other = tmp_path / "other"
     other.mkdir()
-    (other / "config.json").write_text(json.dumps(settings))
+    (other / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     (other / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
     page = visit()
     for path, problem in (

@@ -1,6 +1,7 @@
 """The files around the package: environment.yml, the lock, the import order, the README."""
 
 import ast
+import json
 import re
 import runpy
 import shutil
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 CONDA_NAMES = {"torch": "pytorch-gpu", "playwright": "playwright-python"}
 
 
@@ -25,7 +26,7 @@ def needed():
 
 
 def test_environment_names_what_pyproject_needs():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     conda = [d for d in environment["dependencies"] if isinstance(d, str)]
     names = {re.match(r"[\w-]+", line)[0] for line in conda}
     assert {CONDA_NAMES.get(name, name) for name in needed()} <= names
@@ -34,7 +35,7 @@ def test_environment_names_what_pyproject_needs():
 
 
 def test_the_lock_pins_what_pyproject_needs_and_nothing_twice():
-    lines = (ROOT / "requirements.lock").read_text().split()
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").split()
     names = [line.split("==")[0].lower() for line in lines]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     assert len(names) == len(set(names))
@@ -51,7 +52,7 @@ FLOOR = {"": 0, "fast": 1, "variants": 1, "look": 2, "study": 3, "bench": 3, "co
 
 def imported(path):
     """Modules of minidiff that a file imports, also inside functions, as "study.compare"."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -85,7 +86,10 @@ def test_imports_point_down():
 def test_the_forward_pass_is_two_files_that_import_nothing_else():
     assert not set(imported(PACKAGE / "attention.py"))
     assert {m.split(".")[0] for m in imported(PACKAGE / "model.py")} == {"attention", "generate"}
-    lines = [len((PACKAGE / f).read_text().splitlines()) for f in ("attention.py", "model.py")]
+    lines = [
+        len((PACKAGE / f).read_text(encoding="utf-8").splitlines())
+        for f in ("attention.py", "model.py")
+    ]
     assert sum(lines) <= 420
 
 
@@ -127,7 +131,9 @@ def test_two_files_copied_into_another_project_train(tmp_path, device):
 
 def test_every_wing_says_what_is_inside_and_which_file_to_open_first():
     for name in {*FLOOR} - {""}:
-        doc = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text()))
+        doc = ast.get_docstring(
+            ast.parse((PACKAGE / name / "__init__.py").read_text(encoding="utf-8"))
+        )
         first = re.search(r"[Oo]pen (\w+\.py) first", doc)
         assert first and (PACKAGE / name / first[1]).exists(), name
         assert len(doc.splitlines()) <= 6, name
@@ -135,19 +141,54 @@ def test_every_wing_says_what_is_inside_and_which_file_to_open_first():
 
 def test_nothing_unpickles_or_executes_data():
     for path in ROOT.glob("minidiff/**/*.py"):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert not re.search(r"import pickle|torch\.load\(|\bexec\(|\beval\((?!\))", text), path
 
 
 def test_the_files_that_the_readme_names_exist():
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
         assert (ROOT / path).exists(), path
 
 
 def test_the_python_example_of_the_readme_runs(tmp_path):
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     example = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
-    (tmp_path / "example.py").write_text(example)
+    (tmp_path / "example.py").write_text(example, encoding="utf-8")
     names = runpy.run_path(str(tmp_path / "example.py"))
     assert names["logits"].shape == (1, 13, 257)
+
+
+def test_files_are_text_in_utf_8_whatever_the_locale():
+    """What ruff's PLW1514 sees, also where it does not know that something is a path."""
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "notebooks").rglob("*.py"), *ROOT.glob("docs/*.py")]
+    for path in (p for p in files if "node_modules" not in p.parts):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+                given = {k.arg for k in call.keywords} | {ast.unparse(a) for a in call.args}
+                reads = call.func.attr in ("read_text", "write_text")
+                where = f"{path}:{call.lineno}: encoding='utf-8' is missing"
+                assert not reads or given & {"encoding", "'utf-8'"}, where
+
+
+def relative_paths(source):
+    """Calls of a cell that open a path which depends on the working directory."""
+    lines = ["" if line[:1] in "%!" else line for line in source.split("\n")]
+    for call in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant):
+            name, first = ast.unparse(call.func).split(".")[-1], call.args[0].value
+            opens = name in ("open", "Path", "savefig", "imread", "loadtxt", "read_results")
+            if opens and isinstance(first, str) and not Path(first).is_absolute():
+                yield ast.unparse(call)
+
+
+def test_every_notebook_runs_from_any_working_directory():
+    assert list(relative_paths('x = open("a.json")\nPath("..") / "b"\n%ls\nPath(FOLDER)')) == [
+        "open('a.json')", "Path('..')"
+    ]  # fmt: skip
+    notebooks = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb")]
+    for path in notebooks:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        found = [call for source in code for call in relative_paths(source)]
+        assert not found, f"{path.name}: {found}"

@@ -93,10 +93,10 @@ def test_the_readme_links_its_figure_and_the_whole_table():
 
 
 def test_a_file_without_the_marks_is_refused_and_left_alone(tmp_path):
-    (tmp_path / "README.md").write_text("no marks\n")
+    (tmp_path / "README.md").write_text("no marks\n", encoding="utf-8")
     with pytest.raises(ValueError, match="end of claims"):
         report.put_into(tmp_path / "README.md", "text")
-    assert (tmp_path / "README.md").read_text() == "no marks\n"
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "no marks\n"
 
 
 def test_a_diverged_run_has_no_number_and_is_named(tmp_path):
@@ -111,7 +111,7 @@ def test_a_diverged_run_has_no_number_and_is_named(tmp_path):
 @pytest.mark.slow
 def test_everything_is_written_and_the_same_each_time(tmp_path):
     path = folder(tmp_path, evidence_25m=pair([-0.02, -0.021, -0.019]))
-    (tmp_path / "README.md").write_text(report.BEGIN + report.END)
+    (tmp_path / "README.md").write_text(report.BEGIN + report.END, encoding="utf-8")
     written = []
     for _ in "ab":
         report.write(path, tmp_path / "README.md")

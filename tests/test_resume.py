@@ -40,7 +40,7 @@ def test_more_steps_on_a_finished_run(config, caplog):
         train(dataclasses.replace(config, resume=True, steps=16))
     assert "from step 12 on the learning rate is that of a run of 16 steps" in caplog.text
     assert losses(folder)[:12] == before and len(losses(folder)) == 16
-    assert json.loads((folder / "config.json").read_text())["steps"] == 16
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["steps"] == 16
     assert step_of(folder) == step_of(folder, "model") == 16
     load_run(folder)
     with pytest.raises(ValueError, match=r"--steps 12: .* has done 16 already"):
@@ -70,14 +70,16 @@ def test_settings_come_from_the_folder_that_is_resumed(config, tmp_path, monkeyp
         assert read_metrics(tmp_path / "run" / name)[-1]["step"] == config.steps
     command.main(["train", "--resume", "--out", config.out, "--steps", "15"])
     assert read_metrics(tmp_path / "run" / "diff_v2")[-1]["step"] == 15
-    (tmp_path / "run" / "train.json").write_text('{"variants": ["diff_v2"], "model": []}')
+    (tmp_path / "run" / "train.json").write_text(
+        '{"variants": ["diff_v2"], "model": []}', encoding="utf-8"
+    )
     with pytest.raises(SystemExit, match=r"train\.json: not the settings"):
         command.main(["train", "--resume", "--out", config.out])
 
 
 def test_text_that_has_grown_gives_the_choice_in_words(config, tmp_path):
     folder = train(config)
-    (tmp_path / "text" / "new.txt").write_text("another text " * 50)
+    (tmp_path / "text" / "new.txt").write_text("another text " * 50, encoding="utf-8")
     with pytest.raises(ValueError, match="--init-from") as error:
         train(dataclasses.replace(config, resume=True, steps=16))
     assert "\n" not in str(error.value)

@@ -49,9 +49,9 @@ def pipe(path):
 
 
 def settings_of(path, **changed):
-    saved = json.loads(path.read_text())
+    saved = json.loads(path.read_text(encoding="utf-8"))
     saved["model"] = {k: v for k, v in (saved["model"] | changed).items() if v is not None}
-    path.write_text(json.dumps(saved))
+    path.write_text(json.dumps(saved), encoding="utf-8")
 
 
 def with_nan(path):
@@ -63,10 +63,12 @@ def with_nan(path):
 DAMAGE = {
     "empty": lambda path: path.write_bytes(b""),
     "cut": cut,
-    "a pointer": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid 1"),
+    "a pointer": lambda path: path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid 1", encoding="utf-8"
+    ),
     "a picture": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\xff\xfe"),
-    "a list": lambda path: path.write_text("[1, 2]"),
-    "deep": lambda path: path.write_text("[" * 100_000),
+    "a list": lambda path: path.write_text("[1, 2]", encoding="utf-8"),
+    "deep": lambda path: path.write_text("[" * 100_000, encoding="utf-8"),
     "a pipe": pipe,
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "gone": lambda path: path.unlink(),
@@ -137,7 +139,7 @@ def test_a_damaged_checkpoint_is_named(config, folder, damage):
 
 def test_a_checkpoint_of_another_tool_is_named(config, folder):
     path = folder / "checkpoint.safetensors"
-    about = {"step": "5", "settings": (folder / "config.json").read_text()}
+    about = {"step": "5", "settings": (folder / "config.json").read_text(encoding="utf-8")}
     resume = dataclasses.replace(config, resume=True, steps=14)
     save_file({"lm_head.weight": torch.ones(2)}, path, about)
     refused(lambda: train(resume), path, "fit the settings")
@@ -150,28 +152,28 @@ def test_a_checkpoint_of_another_tool_is_named(config, folder):
 
 def test_links_in_a_strangers_folder_are_not_written_through(config, tmp_path):
     precious, folder = tmp_path / "precious", tmp_path / "run"
-    precious.write_text("mine")
+    precious.write_text("mine", encoding="utf-8")
     folder.mkdir()
     names = ("config.json", "metrics.jsonl", "best.safetensors", "model.safetensors")
     for name in names:
         (folder / name).symlink_to(precious)
         (folder / f"{name}.new").symlink_to(precious)
     train(dataclasses.replace(config, overwrite=True))
-    assert precious.read_text() == "mine"
+    assert precious.read_text(encoding="utf-8") == "mine"
     assert not any((folder / name).is_symlink() for name in names)
     (folder / "metrics.jsonl").unlink()
     (folder / "metrics.jsonl").symlink_to(precious)
     train(dataclasses.replace(config, resume=True, steps=14))
-    assert precious.read_text() == "mine" and len(losses(folder)) == 2
+    assert precious.read_text(encoding="utf-8") == "mine" and len(losses(folder)) == 2
 
 
 def test_a_link_in_place_of_the_lock_is_refused(config, tmp_path):
-    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "precious").write_text("mine", encoding="utf-8")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
     with pytest.raises(OSError, match=r"\.lock"):
         train(config)
-    assert (tmp_path / "precious").read_text() == "mine"
+    assert (tmp_path / "precious").read_text(encoding="utf-8") == "mine"
 
 
 def test_leftovers_of_a_killed_save_are_removed_at_the_next_start(config, folder):
@@ -196,7 +198,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         replace_text(tmp_path / "a.json", "new \ud800")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-    assert (tmp_path / "a.json").read_text() == "old"
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == "old"
 
 
 # ---- Two processes -----------------------------------------------------------------------------
@@ -234,6 +236,12 @@ def test_a_lock_may_be_taken_twice_in_one_process(tmp_path):
         pass
     with held(tmp_path / ".lock"), pytest.raises(ValueError, match="another process"):
         alone(tmp_path).__enter__()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a folder that nobody can write")
+def test_a_lock_that_cannot_be_made_is_no_second_process():
+    with pytest.raises(ValueError, match=r"^/proc/a\.json: nothing can be written"):
+        alone("/proc/a.json").__enter__()
 
 
 def test_a_run_that_another_process_finished_meanwhile_is_not_lost(config, tmp_path):

@@ -31,7 +31,9 @@ def test_the_pair_with_the_median_difference_is_chosen():
 def test_from_runs_to_the_shipped_folder(tmp_path):
     (tmp_path / "text").mkdir()
     for i in range(20):
-        (tmp_path / "text" / f"{i}.py").write_text(f"def f{i}(x):\n    return x + {i}\n" * 20)
+        (tmp_path / "text" / f"{i}.py").write_text(
+            f"def f{i}(x):\n    return x + {i}\n" * 20, encoding="utf-8"
+        )
     config = TrainConfig(
         model=TINY, data=str(tmp_path / "text"), out=str(tmp_path / "runs"), steps=3, batch_size=2,
         eval_batches=1,
@@ -39,7 +41,7 @@ def test_from_runs_to_the_shipped_folder(tmp_path):
     results = tmp_path / "runs" / "compare.json"
     Compare(config, seeds=(0, 1), results=results, probe_windows=2, keep_weights=True).run()
     shipped.main(tmp_path / "runs", tmp_path / "out")
-    found = json.loads((tmp_path / "out" / "held_out.json").read_text())
+    found = json.loads((tmp_path / "out" / "held_out.json").read_text(encoding="utf-8"))
     idx, targets = next(open_data(config.data, 257, 32).val.fixed_batches(64, 8, 32))
     for name in shipped.PAIR:
         model = load_run(tmp_path / "out" / name)

@@ -56,7 +56,7 @@ def pages(site):
 def test_every_notebook_has_its_page_with_every_cell_and_picture(site):
     assert len(NOTEBOOKS) > 10
     for path in NOTEBOOKS:
-        page = (site / path.relative_to(ROOT)).with_suffix(".html").read_text()
+        page = (site / path.relative_to(ROOT)).with_suffix(".html").read_text(encoding="utf-8")
         cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         shown = [c for c in cells if "remove-input" not in c.metadata.get("tags", [])]
         data = [out.data for c in cells for out in c.outputs if "data" in out]
@@ -68,7 +68,7 @@ def test_every_notebook_has_its_page_with_every_cell_and_picture(site):
 
 
 def test_a_figure_has_a_name_and_its_place_before_it_is_loaded(site):
-    page = (site / FIRST).read_text()
+    page = (site / FIRST).read_text(encoding="utf-8")
     figures = re.findall(r'<img[^>]*src="[^"]*_images/\w+\.png"[^>]*>', page)
     assert figures and all('loading="lazy"' in figure for figure in figures)
     assert not re.search(r'alt="[^"]*_images/', page)
@@ -99,14 +99,16 @@ def test_nothing_is_loaded_from_elsewhere(pages):
 def test_sizes_and_licences(site):
     files = [path for path in site.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 60e6
-    licences = (site / "licences.txt").read_text()
+    licences = (site / "licences.txt").read_text(encoding="utf-8")
     for name in ("MathJax", "Sphinx", "furo", "reveal.js", "snowballstemmer"):
         assert re.search(rf"# {re.escape(name)}\n\n\W*\w", licences), name
     assert (site / "explorer" / "NOTICE.txt").exists()
 
 
 def test_the_picture_of_the_start_page_is_a_subtraction(site):
-    rows = re.findall(r'<div class="row.*?</div>', (site / "index.html").read_text())
+    rows = re.findall(
+        r'<div class="row.*?</div>', (site / "index.html").read_text(encoding="utf-8")
+    )
     signed = r'class="(plus|minus)" style="--w:([\d.]+)"'
     softmax, a1, taken, diff = (
         [float(w) * (1 if sign == "plus" else -1) for sign, w in re.findall(signed, row)]

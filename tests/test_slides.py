@@ -135,3 +135,14 @@ def test_the_slides_run_offline_fit_the_screen_and_are_alive(exported):
             page.keyboard.press("Space")
         assert page.evaluate("Reveal.isLastSlide()") and alive == 2 and not problems, problems
         browser.close()
+
+
+def test_a_picture_keeps_its_words(tmp_path):
+    cell = nbformat.v4.new_code_cell("plt.show()", metadata={"slideshow": {"slide_type": "slide"}})
+    picture = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
+    picture.metadata["image/png"] = {"alt": 'Loss "falls".'}
+    cell.outputs = [picture]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
+    page = slides.export(tmp_path / "a.ipynb", tmp_path / "a.html")
+    (image,) = re.findall(r"<img[^>]*iVBORw0KGgo=[^>]*>", page)
+    assert "Loss &quot;falls&quot;." in image or "'Loss \"falls\".'" in image

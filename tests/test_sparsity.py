@@ -79,19 +79,21 @@ def test_a_text_that_is_seen_whole_is_refused(model, text):
 @pytest.mark.parametrize("prompts", [0, 2])
 def test_a_study_measures_every_choice_of_every_model(tmp_path, prompts):
     text, out, folders = tmp_path / "text.py", tmp_path / "out" / "rows.json", []
-    text.write_text(TEXT * 20)
+    text.write_text(TEXT * 20, encoding="utf-8")
     for attention in ("diff_v2", "softmax"):
         model = GPT(dataclasses.replace(TINY, attention=attention, block_size=80))
         folders.append(tmp_path / attention)
         folders[-1].mkdir()
         settings = json.dumps({"model": dataclasses.asdict(model.config)})
-        (folders[-1] / "config.json").write_text(settings)
+        (folders[-1] / "config.json").write_text(settings, encoding="utf-8")
         save_file(model.state_dict(), folders[-1] / "model.safetensors")
     study = Study(
         tuple(folders), out, str(text), windows=2, budgets=((16, 2),), prompts=prompts, device="cpu"
     )
     found = study.run()
-    assert json.loads(out.read_text()) == found and found["torch"] == torch.__version__
+    assert (
+        json.loads(out.read_text(encoding="utf-8")) == found and found["torch"] == torch.__version__
+    )
     rows = found["rows"]
     assert [(row["attention"], row["share"]) for row in rows] == [
         *(("diff_v2", s) for s in ("dense", "head", "pair", "a1", "group")),

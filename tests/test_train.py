@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 from training import TINY, cli, losses, run_python
 
-from minidiff import GPT, checkpoint, runs
+from minidiff import GPT, checkpoint, devices, limits, runs
 from minidiff.data import DataError, open_data
 from minidiff.interrupt import Interrupt
 from minidiff.runs import load_run, read_metrics
@@ -37,7 +37,7 @@ def test_a_run_leaves_what_it_promises(config):
     assert [r["step"] for r in rows if "val_loss" in r] == [6, 12]
     assert {"step", "loss", "lr", "grad_norm", "tokens_per_s"} == set(rows[0])
     assert seen == rows
-    assert json.loads((folder / "config.json").read_text())["model"]["n_embd"] == 16
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]["n_embd"] == 16
     model = load_run(folder)
     idx = torch.randint(0, 256, (1, 9))
     assert_close(model(idx)[0], load_run(folder)(idx)[0], rtol=0, atol=0)
@@ -198,7 +198,7 @@ def test_a_line_that_a_full_disk_cut_off_does_not_stop_a_resume(config):
     folder = train(config)
     metrics = folder / "metrics.jsonl"
     whole = losses(folder)
-    metrics.write_text(metrics.read_text() + '{"step": 13, "lo')
+    metrics.write_text(metrics.read_text(encoding="utf-8") + '{"step": 13, "lo', encoding="utf-8")
     train(dataclasses.replace(config, resume=True))
     assert losses(folder) == whole
 
@@ -257,7 +257,7 @@ def test_the_optimizer_has_the_settings_of_the_config():
 
 def test_resume_on_other_text_is_refused(config, tmp_path):
     train(config)
-    (tmp_path / "text" / "new.txt").write_text("another text " * 50)
+    (tmp_path / "text" / "new.txt").write_text("another text " * 50, encoding="utf-8")
     with pytest.raises(ValueError, match=r"not the text that .* began with.*--init-from"):
         train(dataclasses.replace(config, resume=True))
 
@@ -343,3 +343,28 @@ def test_a_compiled_model_trains_to_the_same_losses(config, tmp_path, how):
     eager = losses(train(config))
     compiled = dataclasses.replace(config, compile=how, out=str(tmp_path / "compiled"))
     assert losses(train(compiled)) == pytest.approx(eager, rel=1e-2)
+
+
+def test_an_apple_gpu_takes_the_same_way_as_a_cpu(monkeypatch):
+    """All that is decided by the device's name, without the device; the macOS jobs have one."""
+    mps = torch.device("mps")
+    assert devices.pick_dtype(mps) == torch.float32  # and no scaler, then
+    with devices.autocast(mps):
+        assert not torch.is_autocast_enabled("mps")
+    with devices.autocast(mps, torch.float16):
+        assert torch.is_autocast_enabled("mps")
+    model = GPT(TINY)
+    assert devices.compiled(model, "auto", mps) is model
+    assert limits.memory(mps) == limits.memory(torch.device("cpu"))  # they share it
+    limits.check_training(TrainConfig(device="mps"), mps)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("mps") == mps  # asked for by name, whatever else there is
+
+
+@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs an Apple GPU")
+def test_an_apple_gpu_trains_to_the_losses_of_a_cpu(config, tmp_path):
+    alone = losses(train(config))
+    folder = train(dataclasses.replace(config, device="mps", out=str(tmp_path / "mps")))
+    assert losses(folder) == pytest.approx(alone, rel=1e-3)
+    load_run(folder, "mps").generate(torch.tensor([[256]], device="mps"), 5, seed=0)

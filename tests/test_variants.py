@@ -71,8 +71,11 @@ def formula(name, attn, q, k, v, x):
         values = torch.cat((v[:, :, 2 * g], v[:, :, 2 * g + 1]), -1)  # (B, T, 2d)
         a1, a2 = (softmax_map(q[:, :, 2 * i + b], k[:, :, 2 * g + b]) @ values for b in (0, 1))
         lambda_init = 0.8 - 0.6 * math.exp(-0.3 * attn.layer_index)
-        lam = (attn.lambda_q1 @ attn.lambda_k1).exp() - (attn.lambda_q2 @ attn.lambda_k2).exp()
-        out = a1 - (lam + lambda_init) * a2
+        first, second = attn.lambda_q1 @ attn.lambda_k1, attn.lambda_q2 @ attn.lambda_k2
+        lam = first.exp() - second.exp() + lambda_init
+        if name == "diff_v1_sigmoid":
+            lam = (first - second + math.log(lambda_init / (1 - lambda_init))).sigmoid()
+        out = a1 - lam * a2
         if name == "diff_v1_no_norm":
             return out
         rms = (out.square().mean(-1, keepdim=True) + 1e-5).sqrt()
@@ -81,7 +84,7 @@ def formula(name, attn, q, k, v, x):
     def gate(i, n):  # rows i*n .. of gate_proj: (B, T, n)
         return (x @ attn.gate_proj.weight[i * n : (i + 1) * n].T).sigmoid()
 
-    if name in ("diff_v1", "diff_v1_no_norm"):
+    if name.startswith("diff_v1"):
         return [v1(i) for i in range(h // 2)]
     if name == "constructed":
         return [soft(i) for i in range(2 * h)]
@@ -89,6 +92,7 @@ def formula(name, attn, q, k, v, x):
         "softmax": soft,
         "diff_v2": lambda i: soft(2 * i) - lam_logit(i).sigmoid() * soft(2 * i + 1),
         "diff_halves": lambda i: soft(i) - lam_logit(i).sigmoid() * soft(i + h),
+        "diff_late_lambda": lambda i: soft(2 * i) - (lam_logit(i) - 4).sigmoid() * soft(2 * i + 1),
         "diff_no_lambda": lambda i: soft(2 * i) - soft(2 * i + 1),
         "diff_no_sigmoid": lambda i: soft(2 * i) - lam_logit(i) * soft(2 * i + 1),
         "off_by_one": lambda i: soft(i, sink=0.0),
@@ -98,6 +102,7 @@ def formula(name, attn, q, k, v, x):
         "sparse_softmax": soft,  # within one block; over several of them: tests/test_sparse.py
     }
     head["yoco_softmax"], head["yoco_diff_v2"] = soft, head["diff_v2"]  # its layer in the middle
+    head["diff_no_decay"] = head["diff_v2"]
     head["moe_softmax"], head["moe_diff_v2"] = soft, head["diff_v2"]  # another MLP: test_moe.py
     for share in ("pair", "head", "a1", "group"):
         head[f"sparse_{share}"] = head["diff_v2"]
@@ -139,7 +144,7 @@ def test_weights_times_values_is_mix(name):
     values = v.flatten(2).unflatten(2, (-1, out.shape[-1]))  # V1: two heads of size d are one of 2d
     values = values.repeat_interleave(maps.shape[1] // values.shape[2], dim=2)
     context = torch.einsum("bhts,bshd->bthd", maps, values)
-    if name == "diff_v1":
+    if name in ("diff_v1", "diff_v1_sigmoid"):
         context = attn.head_norm(context) * (1 - attn.lambda_init)
     if name == "gated":
         context = context * attn.gate(x)

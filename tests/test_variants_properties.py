@@ -85,6 +85,7 @@ def test_pairing_across_groups_is_a_relabelling_only_if_h_kv_is_one(h_kv):
 
 
 PER_TOKEN = {"diff_v2", "diff_halves", "diff_no_sigmoid", "gated", "gated_headwise"}
+PER_TOKEN |= {"diff_late_lambda", "diff_no_decay"}
 PER_TOKEN |= {"yoco_diff_v2", "moe_diff_v2", *(f"sparse_{share}" for share in SHARES)}
 
 
@@ -221,6 +222,7 @@ def test_parameter_counts_are_the_closed_forms(name, h, h_kv, d, D):
         "constructed": h * d * D + h,
         "diff_v1_no_norm": 4 * d,
         "diff_v1": 4 * d + 2 * d,
+        "diff_v1_sigmoid": 4 * d + 2 * d,
         "sink_logit": h,
         "gated": h * d * D,
         "gated_headwise": h * D,
@@ -230,7 +232,8 @@ def test_parameter_counts_are_the_closed_forms(name, h, h_kv, d, D):
         "yoco_softmax": 0,  # in the lower half
         "moe_softmax": 0,
     }
-    as_v2 = ("yoco_diff_v2", "moe_diff_v2", *(f"sparse_{share}" for share in SHARES))
+    as_v2 = ("diff_late_lambda", "diff_no_decay", "yoco_diff_v2", "moe_diff_v2")
+    as_v2 += tuple(f"sparse_{share}" for share in SHARES)
     more |= dict.fromkeys(as_v2, more["diff_v2"])
     config = dataclasses.replace(
         TINY, attention=name, n_head=h, n_kv_head=h_kv, head_dim=d, n_embd=D
@@ -259,7 +262,14 @@ def test_variants_have_the_parameters_of_diff_v2_or_say_otherwise(name):
 def test_variants_are_sized_by_heads():
     heads = {name: variant(TINY, name).n_head for name in VARIANTS}
     assert heads.pop("softmax_2h") == heads.pop("softmax_2h_start") == 16
-    wider = {"softmax_1.5h", "diff_v1", "diff_v1_no_norm", "off_by_one", "sink_logit"}
+    wider = {
+        "softmax_1.5h",
+        "diff_v1",
+        "diff_v1_no_norm",
+        "diff_v1_sigmoid",
+        "off_by_one",
+        "sink_logit",
+    }
     wider |= {"gated_headwise", "sparse_softmax", "yoco_softmax", "moe_softmax"}
     assert heads == {n: 12 if n in wider else 8 for n in heads}
     assert variant(TINY, "diff_v2") == TINY

@@ -1,4 +1,4 @@
-"""YOCO: windows below, one pair of keys and values above, early exit, a small cache."""
+"""YOCO: windows below, shared keys and values above, early exit, a small cache."""
 
 import copy
 import dataclasses
@@ -98,7 +98,7 @@ def test_the_cache_is_as_large_as_the_closed_form_says(name, n_layer):
     kept = [x for pair in decode.cache.layers.values() for x in pair]
     size = sum(x.numel() * x.element_size() for x in kept)
     assert size == theory.kv_cache_bytes(24, n_layer, 2, 8, window=4)
-    assert len(kept) == 2 * (n_layer // 2 + 1)  # the windows, and one pair
+    assert len(kept) == 2 * (n_layer // 2 + 1)  # the windows, and what is shared
 
 
 @both
@@ -123,14 +123,14 @@ def test_every_weight_has_a_gradient_and_upper_layers_have_no_keys(name):
 @pytest.mark.slow
 @both
 def test_a_compiled_model_has_the_gradients_of_the_plain_one(name):
-    """Blocks compiled one by one, as in training: the pair crosses from one to the next."""
+    """Blocks compiled one by one, as in training: the shared keys cross from one to the next."""
     torch.compiler.reset()
     model, idx = tiny_model(name), torch.randint(0, 256, (2, 15))
     twin = copy.deepcopy(model)
     for block in twin.blocks:
         block.compile(backend="aot_eager", fullgraph=True)
     for net in (model, twin):
-        for _ in range(2):  # the pair of the first pass must not serve the second
+        for _ in range(2):  # the keys of the first pass must not serve the second
             net.zero_grad()
             net(idx[:, :-1], idx[:, 1:])[1].backward()
     for (key, ours), (_, theirs) in zip(
@@ -139,13 +139,24 @@ def test_a_compiled_model_has_the_gradients_of_the_plain_one(name):
         assert_close(ours.grad, theirs.grad, rtol=1e-8, atol=1e-10, msg=key)
 
 
-def test_a_copy_has_its_own_pair():
+def test_a_copy_shares_nothing_with_the_original():
     model = tiny_model("yoco_softmax")
     model(torch.zeros(1, 5, dtype=torch.long))
     twin = copy.deepcopy(model)
     shared = {id(block.attn.shared) for block in twin.blocks}
     assert len(shared) == 1 and shared != {id(model.blocks[0].attn.shared)}
-    assert twin.blocks[0].attn.shared.kept is None
+
+
+@both
+def test_nothing_is_kept_after_a_forward_pass(name):
+    """Or a model holds the cache of a text that nobody continues, and a second one beside it."""
+    model = tiny_model(name)
+    model(torch.zeros(1, 5, dtype=torch.long))
+    assert model.blocks[0].attn.shared.kept is None
+    decode = Decoder(model)
+    with torch.no_grad():
+        decode(torch.zeros(1, 5, dtype=torch.long))
+    assert model.blocks[0].attn.shared.kept is None
 
 
 @both

@@ -16,7 +16,7 @@ def tiny_config(folder):
     """Twelve steps on a text that it writes, in well under a second."""
     (folder / "text").mkdir(parents=True)
     for i in range(12):
-        (folder / "text" / f"{i}.txt").write_text(f"line {i} of the text\n" * 30)
+        (folder / "text" / f"{i}.txt").write_text(f"line {i} of the text\n" * 30, encoding="utf-8")
     return TrainConfig(
         model=TINY, out=str(folder / "run"), data=str(folder / "text"), steps=12, batch_size=4,
         warmup_steps=3, eval_every=6, eval_batches=2, log_every=4, save_every=5, device="cpu",

@@ -15,7 +15,9 @@ from minidiff import theory
 from minidiff.attention import attention
 from minidiff.bench import tools
 from minidiff.generate import Decoder
+from minidiff.look.style import dots
 from minidiff.model import GPT, GPTConfig
+from minidiff.parsing import one_line_errors, one_line_refusals
 from minidiff.train import pick_device
 from minidiff.variants import VARIANTS, sparse, variant
 from minidiff.variants.yoco import YocoAttention
@@ -196,7 +198,7 @@ def _draw(rows, plt, colour):
         lines = dict.fromkeys((row["variant"], row.get("keys", "")) for row in found)
         for name, keys in lines:
             points = [row for row in found if (row["variant"], row.get("keys", "")) == (name, keys)]
-            style = {"marker": "o", "linestyle": "--" if keys == "random" else "-"}
+            style = {"marker": dots(name)["marker"], "linestyle": "--" if keys == "random" else "-"}
             T, values = zip(*((row["T"], row[column]) for row in points), strict=True)
             ax.loglog(T, values, color=colour(name), label=f"{name} {keys}".strip(), **style)
         ax.set(xlabel="tokens", title=title)
@@ -206,4 +208,7 @@ def _draw(rows, plt, colour):
 
 
 if __name__ == "__main__":
-    context(tyro.cli(ContextBench, default=tools.defaults(ContextBench)))
+    with one_line_errors():
+        with one_line_refusals():
+            bench = tyro.cli(ContextBench, default=tools.defaults(ContextBench))
+        context(bench)

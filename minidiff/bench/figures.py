@@ -84,6 +84,7 @@ def draw_decode(rows, plt, colour):
                 own = [r for r in timed if (r["what"], r["variant"], r["batch"]) == key]
                 own.sort(key=lambda row: row["context"])
                 look = {"color": colour(name), "marker": mark, "linestyle": line}
+                look["fillstyle"] = "none" if name.startswith("softmax") else "full"
                 ratio.plot([r["context"] for r in own], [r["vs_softmax_h"] for r in own], **look)
     for batch, mark in marks.items():
         ratio.plot([], [], mark, color="grey", label=f"batch {batch}")

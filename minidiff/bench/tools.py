@@ -1,5 +1,6 @@
 """Shared by the benchmarks: timing, the table and the JSON file."""
 
+import contextlib
 import datetime
 import gc
 import importlib
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from minidiff.files import read_json, replace_file, replace_text
+from minidiff.files import alone, read_json, replace_file, replace_text
 from minidiff.model import ATTENTION
 
 # ---- Measuring ---------------------------------------------------------------------------------
@@ -168,6 +169,8 @@ class Report:
         }:
             raise ValueError(f"{self.path} is no result of bench: give another --out")
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.held = contextlib.ExitStack()  # until finish, or the end of the process
+        self.held.enter_context(alone(self.path))
         self.data = {
             "command": shlex.join(["python", *sys.orig_argv[1:]]),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -200,6 +203,7 @@ class Report:
     def finish(self, draw):
         """Save the figure; returns what the file holds."""
         print(f"{self.path} and {save_figure(self.path, draw)}")
+        self.held.close()
         return self.data
 
 

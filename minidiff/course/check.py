@@ -35,7 +35,23 @@ from minidiff.course.checks_04 import (
     three_shares,
     without_bos,
 )
-from minidiff.course.checks_06 import shared_backward
+from minidiff.course.checks_05 import (
+    accumulated,
+    adamw,
+    fair,
+    loss,
+    resumed,
+    training_steps,
+    units,
+    windows,
+)
+from minidiff.course.checks_06 import (
+    foretold,
+    intensity,
+    merge,
+    shared_backward,
+    step_cost,
+)
 from minidiff.course.checks_07 import (
     best_difference,
     equal_time,
@@ -50,6 +66,27 @@ from minidiff.course.checks_08 import (
     norm_jacobian,
     pairing,
 )
+from minidiff.course.checks_09 import (
+    block_costs,
+    causal_choices,
+    heard,
+    quest_score,
+    split_pair,
+)
+from minidiff.course.checks_10 import (
+    cache_sizes,
+    prefill_pairs,
+    reach,
+    step_reads,
+    window_mask,
+)
+from minidiff.course.checks_11 import (
+    balance_gradient,
+    depends_on_experts,
+    outside_experts,
+    two_experts,
+)
+from minidiff.course.checks_12 import alike, cancelled, more_prompts, needle_gap, quieter
 from minidiff.course.checks_13 import most_frequent
 
 __all__ = ["copied_byte", "differential_step", "weight_zero"]
@@ -59,7 +96,13 @@ __all__ += ["needed_gap", "one_row", "opposed_values", "same_token", "sink"]  # 
 __all__ += ["norm_gains", "norm_growth", "without_sink"]  # 02b
 __all__ += ["both_ends", "own_variant", "quietest_lambda", "silenced_head", "who_learns"]  # 03
 __all__ += ["clipped", "hidden_sink", "silent_score", "three_shares", "without_bos"]  # 04
-__all__ += ["shared_backward"]  # 06
+__all__ += ["accumulated", "adamw", "fair", "loss", "resumed"]  # 05
+__all__ += ["training_steps", "units", "windows"]
+__all__ += ["foretold", "intensity", "merge", "shared_backward", "step_cost"]  # 06
 __all__ += ["best_difference", "equal_time", "interval_of_three", "power", "sign_test"]  # 07
 __all__ += ["bounded_lambda", "cure_verdicts", "head_order", "norm_jacobian", "pairing"]  # 08
+__all__ += ["block_costs", "causal_choices", "heard", "quest_score", "split_pair"]  # 09
+__all__ += ["cache_sizes", "prefill_pairs", "reach", "step_reads", "window_mask"]  # 10
+__all__ += ["balance_gradient", "depends_on_experts", "outside_experts", "two_experts"]  # 11
+__all__ += ["alike", "cancelled", "more_prompts", "needle_gap", "quieter"]  # 12
 __all__ += ["most_frequent"]  # 13

@@ -4,7 +4,7 @@ import math
 
 import matplotlib.pyplot as plt
 
-from minidiff.look.plots import DASHED, DOT, colour, styled
+from minidiff.look.style import DASHED, DOT, bar, colour, dots, dotted_line, styled
 
 
 @styled
@@ -44,8 +44,7 @@ def single_runs(losses):
     """The loss of each seed, a row for each model: label -> one number a seed."""
     fig, ax = plt.subplots(figsize=(10, 3.6))
     for y, (label, values) in enumerate(losses.items()):
-        dots = {"color": colour(label), "markersize": 14, "linestyle": "", **DOT}
-        ax.plot(values, [y] * len(values), **dots)
+        ax.plot(values, [y] * len(values), markersize=14, **dots(label))
         for seed, value in enumerate(values):
             ax.annotate(f"seed {seed}", (value, y + 0.17), ha="center", va="top", fontsize=13)
     ax.set_yticks(range(len(losses)), list(losses))
@@ -66,9 +65,8 @@ def losses_by_rate(losses, zoom=None):
             mean, low, high = zip(*rates.values(), strict=True)
             bars = [[0 if math.isnan(b) else abs(a - b) for a, b in zip(mean, end, strict=True)]
                     for end in (low, high)]  # fmt: skip
-            line = {"color": colour(label), "label": label, "capsize": 5, **DOT}
-            line["linestyle"] = "--" if "softmax" in label else "-"  # apart in grey, too
-            ax.errorbar([shift * lr for lr in rates], mean, bars, **line)
+            look = {"label": label, "capsize": 5} | dotted_line(label)
+            ax.errorbar([shift * lr for lr in rates], mean, bars, **look)
         ticks = list(next(iter(losses.values())))
         ax.set(xscale="log", xlabel="peak learning rate", ylabel="validation loss (nats/byte)")
         ax.set_xticks(ticks, [f"{lr:g}" for lr in ticks])
@@ -148,13 +146,13 @@ def rounding(softmax, diff):
     """Relative error of bfloat16 attention, layer by layer: lists of measure.rounding_errors."""
     fig, ax = plt.subplots(figsize=(10, 4.8))
     bars = {
-        "softmax 1.5h, into W_O": ([e["heads"] for e in softmax], colour("softmax")),
-        "DIFF V2, before the subtraction": ([e["branches"] for e in diff], "#f0b48a"),
-        "DIFF V2, into W_O": ([e["heads"] for e in diff], colour("diff_v2")),
+        "softmax 1.5h, into W_O": ([e["heads"] for e in softmax], bar("softmax")),
+        "DIFF V2, before the subtraction": ([e["branches"] for e in diff], {"color": "#f0b48a"}),
+        "DIFF V2, into W_O": ([e["heads"] for e in diff], bar("diff_v2")),
     }
-    for i, (label, (heights, tint)) in enumerate(bars.items()):
+    for i, (label, (heights, look)) in enumerate(bars.items()):
         x = [layer + 0.27 * (i - 1) for layer in range(len(heights))]
-        ax.bar(x, [100 * height for height in heights], 0.25, color=tint, label=label)
+        ax.bar(x, [100 * height for height in heights], 0.25, label=label, **look)
     ax.set(xlabel="layer", ylabel="relative error (%)")
     ax.set_xticks(range(len(diff)))
     ax.set_ylim(0, 1.6 * 100 * max(e["heads"] for e in diff))

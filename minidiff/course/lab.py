@@ -48,7 +48,9 @@ def main(options):
 def prepare(own):
     """Set the environment of JupyterLab: its settings, and where to keep things."""
     (own / "labconfig").mkdir()
-    (own / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
+    (own / "labconfig" / "default_setting_overrides.json").write_text(
+        json.dumps(SETTINGS), encoding="utf-8"
+    )
     paths = [str(own), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))
     if not can_keep():

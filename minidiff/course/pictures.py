@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 
-from minidiff.look import plots
+from minidiff.look import plots, style
 
 
 @plots.styled
@@ -18,7 +18,7 @@ def copying(found, tokens, following):
     blue, red = plots.colour("softmax"), plots.colour("diff_v2")
     rows = {
         "softmax: a": [(softmax.weights[i, -1], blue)],
-        "DIFF V2: a1, and λ a2 taken away": [(a1, blue), (-taken, plots.MINUS)],
+        "DIFF V2: a1, and λ a2 taken away": [(a1, blue), (-taken, style.MINUS)],
         "DIFF V2: a1 − λ a2": [(diff.weights[j, -1], red)],
     }
     fig, axes = plt.subplots(3, figsize=(11, 6.6), sharex=True, sharey=True)

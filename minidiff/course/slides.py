@@ -18,11 +18,18 @@ from latex2mathml.converter import convert
 from nbconvert import SlidesExporter
 from traitlets.config import Config
 
+from minidiff.parsing import one_line_errors, two_names
+
 REVEAL = Path(__file__).with_name("reveal")
 PAGE = """{%- extends 'index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block footer_js -%}<!-- scripts -->{%- endblock -%}
+{%- block data_png scoped -%}
+<div class="jp-RenderedImage jp-OutputArea-output"><img
+  alt="{{ (output | get_metadata('alt', 'image/png') or '') | escape_html }}"
+  src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}"></div>
+{%- endblock -%}
 """
 STYLE = """
 .reveal { font-family: sans-serif; color: #222 } .reveal .slides { text-align: left }
@@ -101,5 +108,6 @@ def with_mathml(source):
 
 
 if __name__ == "__main__":
-    export(*sys.argv[1:3])
+    with one_line_errors():
+        export(*two_names("notebook.ipynb slides.html"))
     print(f"{sys.argv[2]}: open it in a browser; S opens the notes")

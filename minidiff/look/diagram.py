@@ -2,9 +2,9 @@
 
     python -m minidiff.look.diagram notebooks/figures/layer.svg
 
-Blue is softmax, vermilion what DIFF V2 adds, grey what is the same in both. The small maps are
-real: two causal softmax maps that share noise, and their difference at lambda = 0.5. The colours
-follow the reader's light or dark theme; every word stays above 11 pixels on a
+Blue and dashed is softmax, vermilion and solid what DIFF V2 adds, grey what is the same in both.
+The small maps are real: two causal softmax maps that share noise, and their difference at lambda =
+0.5. The colours follow the reader's light or dark theme; every word stays above 11 pixels on a
 phone, 390 pixels wide.
 """
 
@@ -34,6 +34,7 @@ text { fill: var(--ink) } .bold { font-weight: bold } .small { font-size: 20px }
 path { fill: none; stroke-width: 2.5 } .box { stroke-width: 2.5; fill: var(--tint) }
 .same { --c: var(--same) } .soft { --c: var(--soft) } .new { --c: var(--new) }
 .new.ink { --c: var(--word) }
+path.soft, .box.soft { stroke-dasharray: 8 3 }
 .box, path { stroke: var(--c) } .ink, .cell, .head { fill: var(--c) }
 """
 MAP = 88  # the side of a small map

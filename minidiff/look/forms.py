@@ -150,7 +150,7 @@ class Form:
         return f"""<div data-form="{form}" class="minidiff-form-new">
 <img alt="{self!r}" style="max-width: 100%" src="data:image/png;base64,{self.picture}"></div>
 <script type="module">
-{BUNDLE.read_text()}
+{BUNDLE.read_text(encoding="utf-8")}
 const el = document.querySelector(".minidiff-form-new");
 el.classList.remove("minidiff-form-new");
 minidiffForms.open(el);

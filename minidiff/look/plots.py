@@ -1,83 +1,18 @@
 """The course's figures: every function takes data and returns a matplotlib Figure.
 
 Nothing is shown: end a notebook cell with ``plt.show()``, and ``plt.close(fig)`` what a program has
-saved. Softmax is always blue and DIFF V2 vermilion, in the colours of Okabe and Ito, which
-colour-blind readers can tell apart. ``plt.rcParams.update(plots.STYLE)`` gives a notebook's own
-figures the same look, large enough for the back row of a classroom.
+saved. Colours, line styles and markers are those of style.py, large enough for the back row of a
+classroom; ``plt.rcParams.update(plots.STYLE)`` gives a notebook's own figures the same look.
 """
-
-import functools
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from minidiff import theory
-
-STYLE = {
-    "figure.figsize": (10, 5.2),
-    "figure.dpi": 100,
-    "figure.constrained_layout.use": True,
-    "font.size": 14,
-    "axes.labelsize": 15,
-    "axes.titlesize": 16,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "lines.linewidth": 2.5,
-    "lines.markersize": 9,
-    "legend.edgecolor": "none",
-}
-COLOURS = {  # keys: the names in minidiff.variants
-    "softmax": "#0072B2",
-    "softmax_h": "#7FB8DA",
-    "softmax_2h": "#004B75",
-    "softmax_2h_start": "#6A8CFF",
-    "constructed": "#332288",
-    "diff_v2": "#D55E00",
-    "diff_v1": "#009E73",
-    "diff_v1_no_norm": "#7ACDB4",
-    "diff_halves": "#CC79A7",
-    "diff_no_lambda": "#E69F00",
-    "diff_no_sigmoid": "#882255",
-    "off_by_one": "#56B4E9",
-    "sink_logit": "#999933",
-    "gated": "#444444",
-    "gated_headwise": "#999999",
-    "sparse_softmax": "#0003D6", "sparse_pair": "#C0010B", "sparse_head": "#9F03D7",
-    "sparse_a1": "#D6D66B", "sparse_group": "#D50787", "yoco_softmax": "#03D7C8",
-    "yoco_diff_v2": "#28C602", "moe_softmax": "#6B53B8", "moe_diff_v2": "#00730A",
-}  # fmt: skip
-SIGNED = plt.get_cmap("RdBu_r").with_extremes(bad="#ececec")  # red adds, blue takes away
-MINUS = "#5E4C92"  # λ A2, which is taken away
-DOT = {"marker": "o", "markeredgecolor": "white"}
-DASHED = {"color": "black", "linestyle": "--", "linewidth": 1.5}
-
-
-def colour(name):
-    """The colour of a variant's name or label ("DIFF V2, seed 1" too); black for one of your own.
-
-    The longest name in COLOURS that starts the label wins.
-    """
-    label = name.lower().replace(" ", "_").replace("-", "_")
-    known = [key for key in COLOURS if label.startswith(key)]
-    return COLOURS[max(known, key=len)] if known else "black"
-
-
-def styled(draw):
-    """Decorator: draw in the shared STYLE, also the ticks that matplotlib only makes when drawn."""
-
-    @functools.wraps(draw)
-    def styled(*args, **kwargs):
-        with plt.rc_context(STYLE):
-            fig = draw(*args, **kwargs)
-            fig.draw_without_rendering()
-        return fig
-
-    return styled
-
+from minidiff.look.style import COLOURS as COLOURS  # for those who ask plots for them
+from minidiff.look.style import DASHED, SIGNED, STYLE, colour, dots, line, styled
+from minidiff.look.style import DOT as DOT
 
 # ---- Training and results ----------------------------------------------------------------------
 
@@ -93,12 +28,12 @@ def training_curves(runs):
         for ax, key in ((loss, "loss"), (norm, "grad_norm"), (loss, "val_loss")):
             pairs = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             if key == "val_loss" and pairs:
-                ax.plot(*np.transpose(pairs), linestyle="", color=colour(label), **DOT)
+                ax.plot(*np.transpose(pairs), **dots(label))
             elif pairs:  # faint: every row; bold: the median of k rows
                 k = 1 + len(pairs) // 40
                 pieces = np.lib.stride_tricks.sliding_window_view(pairs, k, axis=0)
                 ax.plot(*np.transpose(pairs), color=colour(label), alpha=0.3, linewidth=1)
-                ax.plot(*np.median(pieces, -1).T, color=colour(label), label=label)
+                ax.plot(*np.median(pieces, -1).T, label=label, **line(label))
     loss.set(xlabel="training step", ylabel="loss (nats/token)", title="Loss (dots: validation)")
     norm.set(xlabel="training step", ylabel="norm before clipping", title="Gradient norm")
     norm.set_yscale("log")
@@ -114,8 +49,9 @@ def intervals(estimates, xlabel, reference=None):
     """
     fig, ax = plt.subplots(figsize=(10, 1.5 + 0.55 * len(estimates)))
     for y, (label, (mean, low, high)) in enumerate(estimates.items()):
-        ax.plot([low, high], [y, y], color=colour(label), linewidth=4, solid_capstyle="butt")
-        ax.plot(mean, y, color=colour(label), markersize=13, **DOT)
+        bar = {"color": colour(label), "linewidth": 4, "solid_capstyle": "butt"}
+        ax.plot([low, high], [y, y], label=f"interval of {label}", **bar)
+        ax.plot(mean, y, markersize=13, label=label, **dots(label))
     ax.set_yticks(range(len(estimates)), list(estimates))
     ax.set(xlabel=xlabel, ylim=(len(estimates) - 0.4, -0.6))
     ax.grid(axis="y", visible=False)
@@ -141,8 +77,7 @@ def rms_against_n(points, *, lam=None, rho=0.0):
     rms_bands(ax, whole, lam, rho)
     for label, (n, rms, *spread) in points.items():
         n, rms, *spread = (np.asarray(column) for column in (n, rms, *spread))
-        look = {"color": colour(label), "label": label, "linestyle": "", "capsize": 4}
-        ax.errorbar(n, rms, *spread, **look, **DOT)
+        ax.errorbar(n, rms, *spread, label=label, capsize=4, **dots(label))
     ax.legend(loc="lower left")
     return fig
 
@@ -162,7 +97,7 @@ def rms_bands(ax, n, lam=None, rho=0.0):
         low, high = np.sqrt((1 - rho) * ends**2 + rho * total**2)
         ax.fill_between(seen, low, high, color=tint, linewidth=0, label=label)
         for bound in (low, high):
-            ax.plot(seen, bound, color=colour(label), linewidth=1.5)
+            ax.plot(seen, bound, linewidth=1.5, **line(label))
     ax.set(xscale="log", yscale="log", xlabel="n, tokens the query sees", ylabel="context RMS")
     ax.xaxis.set_major_locator(LogLocator(4, numticks=20))
     ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=20))
@@ -180,8 +115,10 @@ def bounds_over_lambda(n):
     low, high = np.array([theory.rms_bounds(n, lam) for lam in lams]).T
     ax.fill_between(lams, low, high, color="#f7dfcc", linewidth=0)
     label = "DIFF V2: √(1 + λ²) and (1 − λ)/√n"
-    ax.plot(lams, np.stack([high, low], 1), color=colour(label), label=[label, None])
-    ax.hlines(theory.rms_bounds(n), 0, 1, colour("softmax"), "--", label="softmax: 1 and 1/√n")
+    ax.plot(lams, np.stack([high, low], 1), label=[label, None], **line(label))
+    ax.plot(
+        (0, 1), [theory.rms_bounds(n)] * 2, label=["softmax: 1 and 1/√n", None], **line("softmax")
+    )
     ax.set(xlabel="λ", ylabel="context RMS", xlim=(0, 1), ylim=(0, 1.5))
     ax.set_title(f"What a head can reach over n = {n} tokens")
     ax.legend(loc="center right")

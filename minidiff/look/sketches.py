@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from minidiff import theory
-from minidiff.look import plots
-from minidiff.look.plots import colour, styled
+from minidiff.look import plots, style
+from minidiff.look.style import bar, colour, dots, dotted_line, styled
 
 SHADES = ("#a9cfe8", "#5ea6d3", "#0072B2", "#004B75")  # of softmax's blue, light to dark
 
@@ -21,10 +21,10 @@ SHADES = ("#a9cfe8", "#5ea6d3", "#0072B2", "#004B75")  # of softmax's blue, ligh
 def weight_bars(rows, tokens):
     """The weights of one query: label -> (n,) weights, a group of bars for each token."""
     fig, ax = plt.subplots(figsize=(10, 4.2))
-    tints = colour("softmax"), plots.MINUS, colour("diff_v2")
-    for i, ((label, weights), tint) in enumerate(zip(rows.items(), tints, strict=False)):
+    looks = bar("softmax"), {"color": style.MINUS}, bar("diff_v2")
+    for i, ((label, weights), look) in enumerate(zip(rows.items(), looks, strict=False)):
         x = np.arange(len(tokens)) + 0.27 * (i - 1)
-        bars = ax.bar(x, np.asarray(weights), width=0.25, color=tint, label=label)
+        bars = ax.bar(x, np.asarray(weights), width=0.25, label=label, **look)
         ax.bar_label(bars, fmt="%.3g", padding=2, fontsize=13)
     ax.set_xticks(range(len(tokens)), tokens)
     ax.set(xlabel="token", ylabel="weight")
@@ -77,14 +77,16 @@ def compared_with_what(h=64, head_dim=128, n_embd=4096):
     """Attention weights of DIFF V2 in percent of three softmax layers, against h_kv / h."""
     fig, ax = plt.subplots(figsize=(11, 5.2))
     n_kv_heads = [kv for kv in range(1, h + 1) if h % kv == 0]
-    for factor, name in ((1, "softmax_h"), (1.5, "softmax"), (2, "softmax_2h")):
+    against = (1, "softmax_h", "v"), (1.5, "softmax", "s"), (2, "softmax_2h", "^")
+    for factor, name, marker in against:
         sizes = [
             (n_embd, heads, kv, head_dim) for heads in (h, int(factor * h)) for kv in n_kv_heads
         ]
         half = len(n_kv_heads)
         diff = [theory.attention_params(*size, diff_v2=True) for size in sizes[:half]]
         percent = 100 * (np.divide(diff, [theory.attention_params(*s) for s in sizes[half:]]) - 1)
-        ax.plot(np.divide(n_kv_heads, h), percent, "o-", color=colour(name))
+        look = dotted_line(name) | {"marker": marker}
+        ax.plot(np.divide(n_kv_heads, h), percent, **look)
         ax.text(1.1, percent[-1], f"against {factor:g}h heads".replace("1h", "h"), va="center")
     ax.axhline(-25, **plots.DASHED)
     ax.text(1.1, -26, "25% fewer", va="top")
@@ -145,7 +147,8 @@ def rms_by_position(curves, lam):
     n = range(1, 1 + len(next(iter(curves.values()))))
     plots.rms_bands(ax, n, lam=lam)
     for name, curve in curves.items():
-        ax.plot(n, np.asarray(curve), ".", color=colour(name), label=f"{name}, measured")
+        look = dots(name) | {"markersize": 5, "markeredgecolor": colour(name)}
+        ax.plot(n, np.asarray(curve), label=f"{name}, measured", **look)
     ax.set(xlabel="n = position + 1", title=f"One causal map holds every n (λ = {lam:g})")
     ax.legend(loc="lower left")
     return fig
@@ -160,7 +163,7 @@ def rho_by_depth(depth):
     fig, ax = plt.subplots()
     for name, curves in depth.items():
         label = [f"{name} ({len(curves)} seeds)"] + [None] * (len(curves) - 1)
-        ax.plot(np.transpose(curves), "o-", color=colour(name), label=label, alpha=0.8)
+        ax.plot(np.transpose(curves), label=label, alpha=0.8, **dotted_line(name))
     ax.set(xlabel="layer", ylabel="ρ, correlation of values", ylim=(0, None))
     ax.set_title("Untrained models: what the values have in common, by depth")
     ax.legend()
@@ -214,8 +217,11 @@ def gains(ns, through_norm, to_query):
     fig, (left, right) = plt.subplots(1, 2, figsize=(13, 5.2))
     for ax, curves in ((left, through_norm), (right, to_query)):
         for label, values in curves.items():
-            style = "o-" if label.endswith("ρ = 0") or "ρ" not in label else "s--"
-            ax.plot(ns, np.asarray(values), style, color=colour("diff_" + label), label=label)
+            line = ("-", "o") if label.endswith("ρ = 0") or "ρ" not in label else ("--", "s")
+            look = dotted_line("diff_" + label) | dict(
+                zip(("linestyle", "marker"), line, strict=True)
+            )
+            ax.plot(ns, np.asarray(values), label=label, **look)
         ax.set(xscale="log", yscale="log", xlabel="n, tokens the query sees")
         ax.set_xticks(ns, [str(n) for n in ns])
         ax.yaxis.set_major_locator(plt.matplotlib.ticker.LogLocator(10, subs=(1, 2, 5)))

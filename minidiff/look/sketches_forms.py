@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from minidiff import theory
-from minidiff.look import plots
+from minidiff.look import plots, style
 
+LARGEST_N = 2**20  # tokens of a row in rms_figure: 16 MB
 VALUES = [[-0.9, -0.5], [1.1, -0.3], [0.1, 1.1]]  # of three tokens, where hull_figure starts
 
 
@@ -29,7 +30,7 @@ def difference_figure(lam, **scores):
     logits = np.array([[scores[token + query] for token in "abc"] for query in "12"], dtype=float)
     a1, a2 = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     fig, axes = plt.subplots(1, 3, figsize=(13, 4), sharey=True)
-    looks = plots.colour("softmax"), plots.MINUS, plots.colour("diff_v2")
+    looks = plots.colour("softmax"), style.MINUS, plots.colour("diff_v2")
     titles = "A1: softmax", "− λ A2", "A1 − λ A2: DIFF V2"
     rows = a1, 0 - lam * a2, a1 - lam * a2
     for ax, weights, title, colour in zip(axes, rows, titles, looks, strict=True):
@@ -45,14 +46,16 @@ def difference_figure(lam, **scores):
 def rms_figure(n=1024, gap1=6.0, gap2=6.0, lam=0.5, rho=0.0, same=True):
     """The picture of :func:`rms_explorer` at one setting: a query's weights, and RMS against n."""
     theory.rms_bounds(n, lam)  # refuses a wrong n or lam, before there is a figure
+    if n > LARGEST_N:
+        raise ValueError(f"n={n} is over {LARGEST_N}, the longest row that is drawn here")
     a1, a2 = _peaked_rows(n, gap1, gap2, same)
     fig, (bars, ax) = plt.subplots(1, 2, figsize=(14, 5.6), width_ratios=(3, 4))
     named = 1 if same else 2  # tokens with a bar of their own
     shown = {"A1 (softmax)": a1, "λ A2": lam * a2, "A1 − λ A2": a1 - lam * a2}
-    looks = plots.colour("softmax"), plots.MINUS, plots.colour("diff_v2")
-    for i, ((label, w), colour) in enumerate(zip(shown.items(), looks, strict=True)):
+    looks = style.bar("softmax"), {"color": style.MINUS}, style.bar("diff_v2")
+    for i, ((label, w), look) in enumerate(zip(shown.items(), looks, strict=True)):
         x, heights = np.arange(named + 1) + 0.28 * (i - 1), [*w[:named], w[named:].sum()]
-        drawn = bars.bar(x, heights, width=0.25, color=colour, label=label)
+        drawn = bars.bar(x, heights, width=0.25, label=label, **look)
         bars.bar_label(drawn, fmt="%.2f", fontsize=13, padding=2)
     names = [*["token A", "token B"][:named], f"other {n - named} together"]
     bars.set_xticks(range(named + 1), names)
@@ -63,10 +66,10 @@ def rms_figure(n=1024, gap1=6.0, gap2=6.0, lam=0.5, rho=0.0, same=True):
     for label, factor in (("softmax", 0), ("DIFF V2", lam)):
         rows = (_peaked_rows(k, gap1, gap2, same) for k in grid)
         curve = [theory.expected_rms(first - factor * second, rho) for first, second in rows]
-        ax.plot(grid, curve, color=plots.colour(label), label=label)
+        ax.plot(grid, curve, label=label, **style.line(label))
         here = theory.expected_rms(a1 - factor * a2, rho)
         size = 19 if label == "softmax" else 12  # both can be seen where they have one place
-        ax.plot(n, here, color=plots.colour(label), markersize=size, **plots.DOT)
+        ax.plot(n, here, markersize=size, **style.dots(label))
     ax.legend(loc="lower left")
     return fig
 
@@ -116,7 +119,7 @@ def hull_figure(lam, a1, a2, values=VALUES):
     ax.fill(*outline.T, color="#f7dfcc", label="differences")
     ax.fill(*values.T, color="#cce2f0", label="softmax contexts")
     first, second = a1 @ values, a2 @ values
-    dots = [(first, plots.colour("softmax"), "A1 V"), (second, plots.MINUS, "A2 V")]
+    dots = [(first, plots.colour("softmax"), "A1 V"), (second, style.MINUS, "A2 V")]
     dots += [(first - lam * second, plots.colour("diff_v2"), "A1 V − λ A2 V")]
     for point, colour, label in dots:
         ax.plot(*point, color=colour, linestyle="", label=label, **plots.DOT)

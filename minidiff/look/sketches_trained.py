@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from minidiff.look import plots
-from minidiff.look.plots import DASHED, colour, styled
+from minidiff.look.style import DASHED, colour, dots, dotted_line, line, styled
 
 NAMES = {"off_by_one": "off by one", "sink_logit": "sink logit", "diff_v2": "DIFF V2"}
 
@@ -18,9 +18,9 @@ NAMES = {"off_by_one": "off by one", "sink_logit": "sink logit", "diff_v2": "DIF
 def lambda_by_depth(fresh, init):
     """V1's lambda of each layer of a fresh model (n_layer,) over its lambda_init, and V2's 1/2."""
     fig, ax = plt.subplots(figsize=(10, 3.8))
-    ax.plot(range(len(init)), init, color=colour("diff_v1"), label="λ_init of V1")
-    ax.plot(range(len(fresh)), fresh, "o", color=colour("diff_v1"), label="λ of a fresh V1 model")
-    ax.axhline(0.5, color=colour("diff_v2"), label="DIFF V2 at the start, every layer")
+    ax.plot(range(len(init)), init, label="λ_init of V1", **line("diff_v1"))
+    ax.plot(range(len(fresh)), fresh, label="λ of a fresh V1 model", **dots("diff_v1"))
+    ax.axhline(0.5, label="DIFF V2 at the start, every layer", **line("diff_v2"))
     ax.set(xlabel="layer", ylabel="λ", ylim=(0, 1.1))
     ax.legend(loc="lower right")
     return fig
@@ -106,14 +106,14 @@ def trained_heads(found):
         share = [one.share for one in found[name, True]]
         total = [one.total for one in found[name, True]]
         size = 22 - 3.5 * i  # later ones on top of earlier ones, and smaller: none hides another
-        right.plot(total, share, "o", color=tint, label=label, markersize=size, markeredgecolor="w")
+        right.plot(total, share, label=label, markersize=size, **dots(name))
     left.set(yscale="log", ylabel="mean square error", title="Without BOS: ▲ asking, ● silent rows")
     left.set_xticks(range(len(names)), [NAMES.get(name, name) for name in names], rotation=20)
     left.set_xlim(-0.5, len(names) - 0.5)
     right.set(xscale="log", xlabel="total |w| of a silent row", ylabel="share of BOS in it")
     right.set(title="With BOS: where silent rows put it", ylim=(0, 1.05))
-    for line in right.legend(loc="lower right").get_lines():
-        line.set_markersize(11)
+    for mark in right.legend(loc="lower right").get_lines():
+        mark.set_markersize(11)
     return fig
 
 
@@ -148,7 +148,7 @@ def by_layer(panels):
     fig, axes = plt.subplots(1, len(panels), figsize=(13, 4.4))
     for ax, (label, curves) in zip(axes, panels.items(), strict=True):
         for name, curve in curves.items():
-            ax.plot(np.asarray(curve), "o-", color=colour(name), label=name)
+            ax.plot(np.asarray(curve), label=name, **dotted_line(name))
         ax.axhline(1, **DASHED)
         ax.set(xlabel="layer", ylabel=label, ylim=(0, None))
     axes[0].legend()

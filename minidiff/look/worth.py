@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from minidiff.look.plots import DASHED, DOT, colour, styled
+from minidiff.look.style import DASHED, DOT, colour, dotted_line, styled
 
 CLOSE = 0.06  # nats: rates whose loss is within this of the lowest are shown again, larger
 
@@ -63,8 +63,7 @@ def _losses(ax, losses):
     for (label, rates), shift in zip(losses.items(), shifts, strict=True):
         mean, low, high = np.array(list(rates.values())).T
         bars = np.nan_to_num([mean - low, high - mean])  # one seed: no interval
-        look = {"color": colour(label), "label": label, "capsize": 5, **DOT}
-        look["linestyle"] = "--" if "softmax" in label else "-"  # apart in grey, too
+        look = {"label": label, "capsize": 5} | dotted_line(label)
         ax.errorbar(shift * np.array(list(rates)), mean, bars, **look)
     ticks = sorted({lr for rates in losses.values() for lr in rates})
     ax.set_xscale("log")

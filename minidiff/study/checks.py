@@ -13,21 +13,7 @@ from dataclasses import dataclass
 
 from minidiff.study.evidence import difference
 from minidiff.study.findings import ABOVE, BELOW, SHOWN, Finding
-
-WORDS = {  # metric: words, digits
-    "val_loss": ("loss, nats a byte", 3),
-    "n_spikes": ("gradient spikes", 1),
-    "first_share_eff_max": ("attention on BOS, worst head", 2),
-    "first_share_a1_max": ("attention on BOS, worst head, A1 alone", 2),
-    "first_share_a2_max": ("attention on BOS, worst head, A2 alone", 2),
-    "sink_rate_eff_mean": ("share of heads and windows over 0.3", 4),
-    "rms_high_max": ("largest context RMS of a token", 2),
-    "out_top1_max": ("largest activation", 1),
-    "out_ratio_max": ("largest over median activation", 1),
-    "qk_top1_max": ("largest q·k logit", 1),
-    "sparsity_mean": ("share of keys under 1/n", 3),
-    "opposed_min": ("smallest cosine of two heads", 2),
-}
+from minidiff.study.results import WORDS
 
 
 @dataclass(frozen=True)
@@ -163,6 +149,28 @@ class Count:
             less = "fewer" if self.metric == "n_spikes" else "less"
             yield Finding(f"{less} {words}: diff_v2, softmax_1.5h", where, sample, "sign", SHOWN,
                           0.5, unit="pairs", made=made)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """By how much a run's loss differs when it is run again with its seed: a range."""
+
+    files: str
+    variants: tuple[str, ...] = ("diff_v2", "softmax_1.5h")
+    bound: float = 0.001
+
+    def findings(self, evidence):
+        """One for each study and rate that has repeated runs."""
+        for study in evidence.studies(self.files):
+            for lr in study.rates(*self.variants):
+                pairs = [pair for name in self.variants for pair in study.repeats(name, lr)]
+                if apart := [abs(d) for d in difference(pairs, "val_loss")]:
+                    sample = statistics.median(apart), min(apart), max(apart)
+                    yield Finding(
+                        f"loss, nats a byte: a run and its repetition, at most {self.bound}",
+                        f"{study.label}, rate {lr:g}", sample, "range", BELOW, self.bound, 4,
+                        f"{len(apart)} repetitions", made_by(row for p in pairs for row in p),
+                    )  # fmt: skip
 
 
 @dataclass(frozen=True)

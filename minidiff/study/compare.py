@@ -16,13 +16,14 @@ from pathlib import Path
 
 import torch
 
-from minidiff.data import open_data
+from minidiff.data import DataError, open_data
 from minidiff.devices import only_one_process, pick_device
 from minidiff.files import alone, replace_text
 from minidiff.limits import check_training
 from minidiff.look.probe import probe, spikes, summary
 from minidiff.runs import CHECKPOINT, WEIGHTS, load_run, read_metrics
-from minidiff.study.results import METRICS, read_results
+from minidiff.study.results import METRICS, RETRIEVAL, read_results
+from minidiff.study.retrieval import LEAST_BLOCK, retrieval
 from minidiff.train import TrainConfig, train
 from minidiff.variants import START, parameter_counts, variant
 
@@ -39,6 +40,7 @@ class Compare:
     lrs: tuple[float, ...] = ()  # peak learning rates; none: the one of --lr
     results: Path = Path("runs/compare.json")  # grows run by run; what it holds is not run again
     probe_windows: int = 8  # validation windows that the probes look at
+    retrieval_prompts: int = 0  # for each number of lines of study/retrieval.py; 0: do not ask
     keep_weights: bool = False  # keep each run folder's weights after probing
 
     def __post_init__(self):
@@ -46,6 +48,11 @@ class Compare:
             raise ValueError("--variants: give at least one name")
         if self.probe_windows < 1:
             raise ValueError("--probe-windows must be at least 1")
+        if self.retrieval_prompts:  # an error of each mean wants two prompts and two windows
+            if min(self.retrieval_prompts, self.probe_windows) < 2:
+                raise ValueError("--retrieval-prompts and --probe-windows must be at least 2 here")
+            if self.config.model.block_size < LEAST_BLOCK:
+                raise ValueError(f"--retrieval-prompts needs a block_size of {LEAST_BLOCK} or more")
         if not self.seeds:
             raise ValueError("--seeds: give at least one")
         for lr, seed, name in self._grid():
@@ -58,6 +65,10 @@ class Compare:
         self.results.parent.mkdir(parents=True, exist_ok=True)
         model = self.config.model  # the text once: files of the first run are no text of the second
         self._corpus = open_data(self.config.data, model.vocab_size, model.block_size)
+        try:  # what the probes cannot read, no run should wait for
+            next(self._windows(model.block_size))
+        except DataError as error:
+            raise ValueError(f"--probe-windows {self.probe_windows}: {error}") from None
         print(self._corpus.report)
         with alone(self.results):
             data = self._opened()
@@ -87,6 +98,7 @@ class Compare:
         settings = dataclasses.asdict(self.config)
         settings |= settings.pop("model") | {"data": self._corpus.fingerprint}
         settings["probe_windows"] = self.probe_windows
+        settings["retrieval_prompts"] = self.retrieval_prompts
         for name in ("lr", "seed", "out", "device", "compile", "resume", "overwrite", "log_every",
                      "save_every", "tensorboard"):  # fmt: skip
             del settings[name]  # in each run's key, or of no influence on its numbers
@@ -94,7 +106,7 @@ class Compare:
             return {"settings": settings, "command": [], "rows": []}
         data = read_results(self.results)
         before = {f.name: f.default for f in dataclasses.fields(self.config)}  # of older versions
-        before |= data.get("settings") or dict.fromkeys(settings)
+        before |= {"retrieval_prompts": 0} | (data.get("settings") or dict.fromkeys(settings))
         changed = [name for name in settings if settings[name] != before.get(name)]
         if changed:
             raise ValueError(
@@ -119,15 +131,19 @@ class Compare:
         if "diverged" not in row:
             if sum("loss" in logged for logged in rows) != config.steps:
                 raise ValueError(f"{out}/metrics.jsonl lacks steps: delete {out}, and run it again")
-            row |= self._probed(out)
+            row |= self._probed(out, seed)
         return row
 
-    def _probed(self, folder):
+    def _windows(self, block_size):
+        """Yield what the probes look at, once: (idx, targets), each (probe_windows, block_size)."""
+        return self._corpus.val.fixed_batches(1, self.probe_windows, block_size)
+
+    def _probed(self, folder, seed):
         model = load_run(folder, pick_device(self.config.device))
-        idx, _ = next(
-            self._corpus.val.fixed_batches(1, self.probe_windows, model.config.block_size)
-        )
+        idx, _ = next(self._windows(model.config.block_size))
         found = summary(probe(model, idx)) | opposed_heads(model)
+        if self.retrieval_prompts:
+            found |= retrieval(model, seed, text=idx, prompts=self.retrieval_prompts, sequences=32)
         return {k: v for k, v in found.items() if v is not None}
 
     def _key(self, name, lr, seed):
@@ -192,7 +208,9 @@ def pairs(rows, confidence=0.95):
     names = list(dict.fromkeys(row["variant"] for row in rows))
     for lr in dict.fromkeys(row["lr"] for row in rows):
         runs = {(row["variant"], row["seed"]): row for row in rows if row["lr"] == lr}
-        for (one, other), metric in itertools.product(itertools.combinations(names, 2), METRICS):
+        for (one, other), metric in itertools.product(
+            itertools.combinations(names, 2), METRICS + RETRIEVAL
+        ):
             differences = [
                 row[metric] - runs[other, seed][metric]
                 for (name, seed), row in runs.items()

@@ -5,14 +5,28 @@ known. A claim that says two things has two entries. A new results file changes 
 rows, and no line of this file.
 """
 
-import itertools
 import math
 
-import torch
-
 from minidiff import theory
-from minidiff.study.checks import Bench, Count, Cpu, Pairs, Runs, Theorem, TimeEstimate
+from minidiff.study.checks import (
+    Bench,
+    Count,
+    Cpu,
+    Pairs,
+    Repeats,
+    Runs,
+    Theorem,
+    TimeEstimate,
+)
 from minidiff.study.claims import Claim
+from minidiff.study.computed import (
+    outside_the_bounds,
+    rounding_of_heads,
+    start_without_lambda,
+    two_one_hot_maps,
+    v1_exponents,
+    without_lambda,
+)
 from minidiff.study.findings import ABOVE, BELOW, SHOWN
 
 MAIN = "evidence_25m*@1000"  # 25M, 1000 steps; of several texts the one with most runs is first
@@ -21,48 +35,6 @@ LONG = "evidence_25m_long*"
 EQUAL_TIME = "evidence_*equal_time*"  # softmax for as many more steps as DIFF V2's time allows
 BLOG = "Microsoft 2026, blog"
 ABLATIONS = "08_ablations_v1_cures"  # the notebook
-
-
-def outside_the_bounds(n=64, draws=500):
-    """Share of random attention rows whose expected RMS leaves the published ranges."""
-    generator = torch.Generator().manual_seed(0)
-    scores = 4 * torch.randn(draws, 2, n, dtype=torch.float64, generator=generator)
-    sharp = 10 ** torch.linspace(-2, 2, draws, dtype=torch.float64)[:, None, None]
-    first, second = (scores * sharp).softmax(-1).unbind(1)  # from uniform to one-hot
-    lam = torch.rand(draws, 1, dtype=torch.float64, generator=generator)
-    softmax, diff = theory.expected_rms(first), theory.expected_rms(first - lam * second)
-    low, high = theory.rms_bounds(n)
-    out = (softmax < low - 1e-9) | (softmax > high + 1e-9) | (diff <= 0) | (diff > math.sqrt(2))
-    return out.double().mean().item()
-
-
-def without_lambda(n=1024):
-    """RMS of uniform maps subtracted in full, over that of softmax: (1 - lam) at lam = 1."""
-    return theory.rms_bounds(n, 1.0)[0] / theory.rms_bounds(n)[0]
-
-
-def two_one_hot_maps(lam=8.0):
-    """RMS of two disjoint one-hot maps with a lambda that no sigmoid bounds."""
-    return theory.expected_rms(torch.tensor([1.0, -lam])).item()
-
-
-def v1_exponents(data):
-    """Powers of n with which V1's norm magnifies the gradient, between neighbouring lengths."""
-    rows = [(r["n"], r["diff_v1"] / r["diff_v1_no_norm"]) for r in data["v1_gradients"]]
-    return [math.log(y / x) / math.log(m / n) for (n, x), (m, y) in itertools.pairwise(rows)]
-
-
-def rounding_of_heads(data):
-    """Relative error in bfloat16 of what enters W_O, DIFF V2 minus softmax, of each layer."""
-    pair = (data["rounding"][name] for name in ("diff_v2", "softmax_1.5h"))
-    return [ours["heads"] - theirs["heads"] for ours, theirs in zip(*pair, strict=True)]
-
-
-def start_without_lambda(data):
-    """Context RMS of untrained models, without lambda minus DIFF V2, of each seed."""
-    found = (data["initial_rms"][name] for name in ("diff_no_lambda", "diff_v2"))
-    values = [v if isinstance(v, list) else [v] for v in found]  # once a single number
-    return [a - b for a, b in zip(*values, strict=True)]
 
 
 def everywhere(metric, claimed=BELOW, one="diff_v2", other="softmax_1.5h"):
@@ -94,6 +66,17 @@ def cure(number, says, one):
     )  # fmt: skip
 
 
+def inside(number, where, one, other, notebook, *more):
+    """Loss of DIFF V2 and of softmax, both in an architecture of another kind."""
+    part = one.partition("_")[0]
+    return Claim(
+        number, f"works with {where}: lower loss than softmax in it", BLOG,
+        Pairs("val_loss", BELOW, one, other, MAIN, "own"), more, notebook,
+        f"measure.sh {part}",
+    )  # fmt: skip
+
+
+STARTS = ("diff_v2_doubled", "diff_late_lambda", "diff_no_decay")
 SAVED = {h_kv: theory.saved_against_2h_heads(4096, 32, h_kv, 128) for h_kv in (32, 8, 1)}
 
 
@@ -148,10 +131,10 @@ CLAIMS = (
         command="measure.sh equal_time", question="Lower loss, with GPU time fixed?",
     ),
     Claim(
-        "Q3", "the gain in loss lasts: 25M, 1500 steps", "this project",
+        "Q3", "the gain in loss lasts: the longest runs at 25M", "this project",
         Pairs("val_loss", rate="own", files=LONG),
         (Pairs("val_loss", files="evidence_pair*"), Pairs("val_loss", files="evidence_5m*")),
-        command="measure.sh long", question="A lasting gain, at 25M for 1500 steps?",
+        command="measure.sh long", question="A lasting gain, in the longest runs at 25M?",
     ),
     Claim(
         "Q4", "lower loss at a learning rate that is too large", "this project",
@@ -244,16 +227,11 @@ CLAIMS = (
          Runs("opposed_min", ABOVE, -0.9, "softmax_1.5h")),
         notebook=ABLATIONS, command="measure.sh variants",
     ),
-    Claim(
-        "15", "works with sparse attention: lower loss than sparse softmax", BLOG,
-        Pairs("val_loss", rate="own", files="evidence_*sparse*"),
-        notebook="09_sparse_attention", command="measure.sh sparse",
-    ),
-    Claim(
-        "16", "works with YOCO: lower loss than softmax in it", BLOG,
-        Pairs("val_loss", rate="own", files="evidence_*yoco*"), notebook="",
-        command="measure.sh yoco",
-    ),
+    inside("15", "sparse attention", "sparse_pair", "sparse_softmax", "09_sparse_attention",
+           everywhere("val_loss", BELOW, "sparse_pair", "sparse_head")),
+    inside("16", "YOCO", "yoco_diff_v2", "yoco_softmax", "10_yoco"),
+    inside("Q8", "a mixture of experts", "moe_diff_v2", "moe_softmax", "11_moe",
+           everywhere("first_share_eff_max", BELOW, "moe_diff_v2", "moe_softmax")),
     Claim(
         "17", "cancelling may mitigate the rounding error of attention", BLOG,
         Cpu("relative error of the heads in bfloat16: diff_v2 minus softmax_1.5h", "shipped pair",
@@ -263,4 +241,30 @@ CLAIMS = (
     cure("Q5", "off-by-one softmax makes sinks smaller", "off_by_one"),
     cure("Q6", "a learned sink logit makes sinks smaller", "sink_logit"),
     cure("Q7", "a gate makes sinks smaller", "gated"),
+    Claim(
+        "Q9", "the gain is not only the start: with outputs that start as large as softmax's",
+        "this project", Pairs("val_loss", BELOW, "diff_v2_doubled", rate="best", files=MAIN),
+        (everywhere("val_loss", BELOW, "diff_late_lambda"),
+         *(everywhere("val_loss", SHOWN, name, "diff_v2") for name in STARTS)),
+        notebook=ABLATIONS, command="measure.sh start",
+    ),
+    Claim(
+        "Q10", "lower loss than V1, each at its own best rate, 2000 steps", "this project",
+        Pairs("val_loss", other="diff_v1", rate="own", files="evidence_25m_v1*"),
+        (Pairs("val_loss", other="diff_v1_no_norm", rate="own", files="evidence_25m_v1*"),
+         everywhere("val_loss", BELOW, "diff_v1_sigmoid", "diff_v1")),
+        notebook=ABLATIONS, command="measure.sh v1",
+    ),
+    Claim(
+        "Q11", "recalls a line among 16 better: fewer nats for a digit", "this project",
+        Pairs("recall_nats_16", rate="own", files=LONG),
+        (everywhere("recall_nats_16"), everywhere("recall_16", ABOVE),
+         everywhere("context_gain", ABOVE), everywhere("induction_near_gain", ABOVE),
+         everywhere("induction_far_gain", ABOVE)),
+        notebook="12_long_context", command="measure.sh long",
+    ),
+    Claim(
+        "Q12", "the same command gives the same loss, to 0.001 nats a byte", "this project",
+        Repeats(MAIN), command="measure.sh noise",
+    ),
 )  # fmt: skip

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from minidiff.files import read_json
 from minidiff.study.compare import interval
+from minidiff.study.results import RETRIEVAL
 from minidiff.train import TrainConfig
 
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
 SET_ASIDE = ("evidence_25m_rates_first",)  # no claim uses it: README.md beside it says why
-OF_A_ROW = ("machine", "date", "torch", "commit", "backend", "probe_windows")
+OF_A_ROW = ("machine", "date", "torch", "commit", "backend", "probe_windows", "retrieval_prompts")
 PACE = ("steps", "warmup_steps", "eval_every")  # what may differ between runs of equal time
-TRAINING = ("val_loss", "n_spikes")  # all other metrics depend on how much text was probed
+TRAINING = ("val_loss", "n_spikes")  # all other metrics depend on how much was asked
 SEEDS = 3  # a rate with fewer is no candidate for the best one, where another has as many
 
 
@@ -60,6 +61,16 @@ class Study:
             if row["variant"] == variant and lr in (None, row["lr"]) and "diverged" not in row
         }
 
+    def repeats(self, variant, lr):
+        """[(row, row)]: runs of a seed that was run again, and its first one."""
+        first = self.runs(variant, lr)
+        return [
+            (row, first[row["seed"]])
+            for row in self.rows
+            if (row["variant"], row["lr"]) == (variant, lr) and "diverged" not in row
+            if row is not first[row["seed"]]
+        ]
+
     def rates(self, *variants):
         """Learning rates at which all of these have a run, in order."""
         rates = {row["lr"] for row in self.rows}
@@ -95,12 +106,13 @@ def estimate(values):
 
 
 def difference(pairs, metric):
-    """Of one minus other, a number a pair, for those that both have the metric, on equal text."""
+    """Of one minus other, a number a pair, for those that both have the metric, asked equally."""
+    asked = "retrieval_prompts" if metric in RETRIEVAL else "probe_windows"
     return [
         one[metric] - other[metric]
         for one, other in pairs
         if one.get(metric) is not None and other.get(metric) is not None
-        if metric in TRAINING or one.get("probe_windows") == other.get("probe_windows")
+        if metric in TRAINING or one.get(asked) == other.get(asked)
     ]
 
 

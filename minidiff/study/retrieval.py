@@ -19,6 +19,7 @@ from minidiff.model import GPT
 
 LETTERS, DIGITS = range(ord("a"), ord("z") + 1), range(ord("0"), ord("9") + 1)
 NEAR = 64  # random tokens in one copy of the near induction task
+LEAST_BLOCK = 68  # tokens of context that four lines and a question need
 TOKENS = 2**14  # in one forward pass: 16 windows of 1024
 
 
@@ -36,8 +37,8 @@ def retrieval(model, seed=0, *, text=None, prompts=128, sequences=8):
     """
     limit, bytes_and_bos = model.config.block_size, model.config.vocab_size == 257
     most = (limit - len("?abcd = '123")) // len("abcd = '1234'\n")  # lines that fit
-    if most < 4:
-        raise ValueError(f"block_size={limit} is too short for 4 lines: make it at least 68")
+    if limit < LEAST_BLOCK:
+        raise ValueError(f"block_size={limit} is too short: make it at least {LEAST_BLOCK}")
     found = loss_by_position(model, text) if text is not None else {}
     for n_lines in (2**k for k in range(2, most.bit_length()) if bytes_and_bos):  # 4, 8, ...
         found |= recall(model, n_lines, seed, prompts)
@@ -69,6 +70,15 @@ def loss_by_position(model, text):
     Args:
         text: (N, T) tokens, T from 64 to block_size.
     """
+    found, buckets = {}, losses_by_position(model, text)
+    for start, values in buckets.items():
+        found |= _mean(f"loss_after_{start}", values)
+    _, early, *_, late = buckets.values()
+    return found | _mean("context_gain", early - late)
+
+
+def losses_by_position(model, text):
+    """The same for each window, whose losses differ a lot: {tokens before the first: (N,)}."""
     T = text.shape[1] if text.dim() == 2 else 0
     if not 64 <= T <= model.config.block_size:
         raise ValueError(
@@ -76,13 +86,8 @@ def loss_by_position(model, text):
         )
     loss, _ = predictions(model, text, T - 1)  # (N, T-1): column i has i + 1 tokens before it
     starts = [1, *(T >> k for k in range(5, 0, -1))]  # 1, T/32, ..., T/2
-    buckets = [
-        loss[:, a - 1 : b - 1].mean(1) for a, b in zip(starts, [*starts[1:], T], strict=True)
-    ]
-    found = {}
-    for start, values in zip(starts, buckets, strict=True):  # values (N,): windows differ a lot
-        found |= _mean(f"loss_after_{start}", values)
-    return found | _mean("context_gain", buckets[1] - buckets[-1])
+    ends = [*starts[1:], T]
+    return {a: loss[:, a - 1 : b - 1].mean(1) for a, b in zip(starts, ends, strict=True)}
 
 
 # ---- (b) Recall of key-value lines -------------------------------------------------------------

@@ -9,7 +9,6 @@ OUT/diff_v2 and OUT/softmax_1.5h; OUT/held_out.json holds the loss of every wind
 
 import json
 import statistics
-import sys
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from minidiff.data import open_data
+from minidiff.parsing import one_line_errors, two_names
 from minidiff.runs import export_run, load_run, replace_file
 from minidiff.study.compare import interval
 from minidiff.train import pick_device
@@ -45,7 +45,7 @@ def held_out(folders, n_windows=512, batch_size=8):
         ValueError: they were trained on other text than this machine has.
     """
     config = next(iter(folders.values()))["diff_v2"] / "config.json"
-    config = json.loads(config.read_text())
+    config = json.loads(config.read_text(encoding="utf-8"))
     T, device = config["model"]["block_size"], pick_device()
     corpus = open_data(config["data"], config["model"]["vocab_size"], T)
     if corpus.fingerprint != config["data_fingerprint"]:
@@ -105,11 +105,12 @@ def main(runs, out):
     for name in PAIR:
         export_run(folders[found["median_seed"]][name], Path(out) / name)
     text = json.dumps(found, indent=1) + "\n"
-    replace_file(Path(out) / "held_out.json", lambda path: path.write_text(text))
+    replace_file(Path(out) / "held_out.json", lambda path: path.write_text(text, encoding="utf-8"))
     for seed, (mean, low, high) in found["difference"].items():
         print(f"seed {seed}: DIFF V2 minus softmax {mean:+.5f} [{low:+.5f}, {high:+.5f}] nats/byte")
     print(f"exported seed {found['median_seed']}, the median, to {out}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with one_line_errors():
+        main(*two_names("runs out"))

@@ -20,6 +20,7 @@ import tyro
 
 from minidiff.data import open_data
 from minidiff.model import GPT
+from minidiff.parsing import one_line_errors, one_line_refusals
 from minidiff.runs import load_run, replace_file
 from minidiff.study.retrieval import predictions, retrieval
 from minidiff.train import pick_device
@@ -150,8 +151,11 @@ class Study:
         print(json.dumps(row), flush=True)
         text = json.dumps(self.found, indent=1) + "\n"
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.out, lambda path: path.write_text(text))
+        replace_file(self.out, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    tyro.cli(Study).run()
+    with one_line_errors():
+        with one_line_refusals():
+            study = tyro.cli(Study)
+        study.run()

@@ -13,6 +13,7 @@ import torch.nn as nn
 from minidiff.model import ATTENTION, GPT
 from minidiff.variants import ablations, cures, moe, sparse, v1, yoco  # noqa: F401  (importing registers them)
 from minidiff.variants.constructed import start_constructed
+from minidiff.variants.controls import double_output
 
 _TABLE = {  # name: (its heads for each head of DIFF V2, description)
     "diff_v2": (1, "Differential Transformer V2; all others are sized against it"),
@@ -23,6 +24,10 @@ _TABLE = {  # name: (its heads for each head of DIFF V2, description)
     "constructed": (1, "softmax_2h with W_O tied to subtract: V2 with a constant lambda"),
     "diff_v1": (1.5, "Differential Transformer V1: per-head RMSNorm, one lambda a layer"),
     "diff_v1_no_norm": (1.5, "V1 without the per-head RMSNorm"),
+    "diff_v1_sigmoid": (1.5, "V1 with its lambda through a sigmoid, so that it stays below 1"),
+    "diff_v2_doubled": (1, "V2 that starts with W_O doubled: outputs as large as softmax's"),
+    "diff_late_lambda": (1, "V2 whose lambda starts near 0: at first softmax of the even heads"),
+    "diff_no_decay": (1, "V2 without weight decay on W_lambda"),
     "diff_halves": (1, "V2, ablation 1: pairs heads of different key/value groups"),
     "diff_no_lambda": (1, "V2, ablation 2: a1 - a2"),
     "diff_no_sigmoid": (1, "V2, ablation 3: lambda without its sigmoid"),
@@ -41,7 +46,10 @@ _TABLE = {  # name: (its heads for each head of DIFF V2, description)
     "moe_diff_v2": (1, "V2, and 2 of 16 experts for each token: more parameters, same cost"),
 }
 VARIANTS = {name: description for name, (_, description) in _TABLE.items()}
-START = {"softmax_2h_start": start_constructed}  # variants whose first weights are special
+START = {  # variants of the class that their name begins with, whose first weights are special
+    "softmax_2h_start": start_constructed,
+    "diff_v2_doubled": double_output,
+}
 
 
 def variant(config, name):
@@ -63,7 +71,7 @@ def variant(config, name):
             f"{name} needs 1.5 * n_head = {n_head:g} heads, no multiple of n_kv_head="
             f"{config.n_kv_head}: make n_head an even multiple of n_kv_head"
         )
-    attention = "softmax" if name.startswith("softmax") else name
+    attention = next((base for base in ("softmax", "diff_v2") if name.startswith(base)), name)
     sized = dataclasses.replace(config, attention=attention, n_head=int(n_head))
     with torch.device("meta"):  # no memory: what else does not fit fails here, before any training
         ATTENTION[attention](sized)

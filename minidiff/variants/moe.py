@@ -2,12 +2,15 @@
 
 The article's 30A3 runs use one, with DIFF V2's attention unchanged: so this file changes the
 feed-forward part alone, for DIFF V2 and for softmax. An expert is 1 / top_k as wide as the dense
-layer: a token costs as much as before, and the model holds n_experts / top_k times the weights.
+layer: a token costs as much as before (and the router: D * n_experts weights), and the layer holds
+n_experts / top_k times the weights.
 
     share          = softmax(router(x))                    over the experts, in float32
     weight, expert = top_k(share), weight / sum(weight)    (Mixtral, arXiv 2401.04088)
     y              = sum_j weight_j SwiGLU_expert_j(x)
 
+The weights are how the loss reaches the router: the choice itself has no gradient. With top_k = 1
+the only weight is 1 whatever the router says, so that it would not learn (Switch keeps the share).
 Nothing makes a router use all experts, so a balance loss does (Switch, arXiv 2101.03961).
 """
 
@@ -30,14 +33,14 @@ class Experts(nn.Module):
     def forward(self, rows, ends):
         """rows (M, n_in), sorted by expert: those of expert e end at ends[e] -> (M, n_out)."""
         weight = self.weight.to(rows.dtype)
-        if len(rows) <= FEW:  # generation: no transfer to the CPU, so a CUDA graph can hold it
+        if len(rows) <= FEW:  # generation; nothing goes to the CPU, so a CUDA graph can hold it
             expert = torch.searchsorted(
                 ends, torch.arange(len(rows), device=ends.device), right=True
             )
             return torch.bmm(rows.unsqueeze(1), weight[expert]).squeeze(1)
         if rows.dtype == torch.bfloat16 or (rows.dtype == torch.float32 and not rows.is_cuda):
             return F.grouped_mm(rows, weight, offs=ends)
-        return grouped_loop(rows, weight, ends)  # float64, and float32 on a GPU
+        return grouped_loop(rows, weight, ends)  # float64, float16, and float32 on a GPU
 
 
 def grouped_loop(rows, weight, ends):
@@ -47,7 +50,7 @@ def grouped_loop(rows, weight, ends):
 
 
 class _AlsoMinimise(torch.autograd.Function):
-    """The identity of y (...), whose backward pass also descends a loss () of its own."""
+    """Returns y as it is; backward acts as if ``loss`` () had been added to the model's loss."""
 
     @staticmethod
     def forward(ctx, y, loss):
@@ -55,7 +58,7 @@ class _AlsoMinimise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return grad, grad.new_ones((), dtype=torch.float32)
+        return grad, grad.new_ones((), dtype=torch.float32)  # d(total) / d(loss) = 1
 
 
 class MoE(nn.Module):
@@ -63,7 +66,9 @@ class MoE(nn.Module):
 
     The balance loss acts through the backward pass only (as in Megatron-LM and DeepSeek's code):
     the loss that the model returns stays the cross-entropy, which compares with dense models, and
-    the training loop needs no change. With gradient accumulation it counts once a micro-step.
+    the training loop needs no change. The price: what multiplies the model's loss does not multiply
+    this one. With gradient accumulation it counts in full at each micro-step, and beside float16's
+    scaled loss next to nothing; train in bfloat16 or float32.
     """
 
     n_experts, top_k = 16, 2
@@ -71,29 +76,30 @@ class MoE(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        D, hidden = config.n_embd, SwiGLU(config).w1.out_features // self.top_k
+        D, hidden = config.n_embd, SwiGLU(config).w1.out_features // self.top_k  # of the dense one
         self.router = nn.Linear(D, self.n_experts, bias=False)
-        self.w1, self.w3 = (Experts(self.n_experts, D, hidden) for _ in "13")
+        self.w1 = Experts(self.n_experts, D, hidden)
+        self.w3 = Experts(self.n_experts, D, hidden)
         self.w2 = Experts(self.n_experts, hidden, D)
 
     def forward(self, x):
-        """(B, T, D) -> (B, T, D)."""
+        """(B, T, D) -> (B, T, D). A slot is a token and one of its experts: N * top_k of them."""
         tokens, device = x.flatten(0, 1), x.device.type  # (N, D)
         share, weight, expert = self.route(tokens)
-        order = expert.flatten().argsort(stable=True)  # (N * top_k,) slots, sorted by expert
+        order = expert.flatten().argsort(stable=True)  # (N * top_k,) the slots, sorted by expert
         used = (expert.unsqueeze(-1) == torch.arange(self.n_experts, device=x.device)).sum((0, 1))
-        ends = used.cumsum(0).int()
+        ends = used.cumsum(0).int()  # (E,) where each expert's slots end
         if torch.is_autocast_enabled(device):  # autocast does not know grouped_mm
             tokens = tokens.to(torch.get_autocast_dtype(device))
-        rows = tokens[order // self.top_k]  # (N * top_k, D)
+        rows = tokens[order // self.top_k]  # (N * top_k, D): slot s is of token s // top_k
         rows = self.w2(F.silu(self.w1(rows, ends)) * self.w3(rows, ends), ends)
-        slots = rows[order.argsort()].unflatten(0, (-1, self.top_k))  # (N, top_k, D)
+        slots = rows[order.argsort()].unflatten(0, (-1, self.top_k))  # (N, top_k, D), unsorted
         y = (slots * weight.unsqueeze(-1).to(slots.dtype)).sum(1).view_as(x)
         return _AlsoMinimise.apply(y, self.balance_weight * balance_loss(share, used))
 
     def route(self, tokens):
         """(N, D) -> the softmax (N, E), and of the chosen experts weight and index (N, top_k)."""
-        with torch.autocast(tokens.device.type, enabled=False):  # a rounded router flips choices
+        with torch.autocast(tokens.device.type, enabled=False):  # rounding would flip choices
             at_least_float32 = torch.promote_types(tokens.dtype, torch.float32)
             tokens, weight = tokens.to(at_least_float32), self.router.weight.to(at_least_float32)
             share = F.linear(tokens, weight).softmax(-1)
@@ -102,7 +108,11 @@ class MoE(nn.Module):
 
 
 def balance_loss(share, used):
-    """E sum_e f_e P_e: 1 when both are uniform, E when one expert gets everything.
+    """E sum_e f_e P_e: 1 when f or P is uniform, E when both are all on one expert.
+
+    Not bounded by 1: a few shares near 1 may outweigh many choices by a narrow margin. Its gradient
+    at the logits of a token is E / N * share_e * (f_e - sum_j f_j share_j): experts that are used
+    more than this token's own average go down, the others up.
 
     Args:
         share: (N, E) the router's softmax, whose mean is P. used: (E,) slots of each expert; f is

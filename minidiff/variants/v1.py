@@ -5,6 +5,8 @@ head of size 2d. So it has the parameters of softmax with h heads, but needs val
 keys, for which a fast kernel must be called twice and load the values twice.
 """
 
+import math
+
 import torch
 import torch.nn as nn
 
@@ -72,3 +74,14 @@ class DiffV1Attention(DiffV1NoNormAttention):
         """RMSNorm(a1 - lambda a2) * (1 - lambda_init): (B, T, h/2, 2d)."""
         context = super().mix(q, k, v, x, n_keys).to(self.head_norm.weight.dtype)
         return self.head_norm(context) * (1 - self.lambda_init)  # NEW
+
+
+@register("diff_v1_sigmoid")
+class DiffV1SigmoidAttention(DiffV1Attention):
+    """DIFF V1 with a lambda in (0, 1), the same at the start: is its trouble the missing bound?"""
+
+    def lam(self):
+        """Close to lambda_init at first."""
+        first, second = self.lambda_q1 * self.lambda_k1, self.lambda_q2 * self.lambda_k2
+        start = math.log(self.lambda_init / (1 - self.lambda_init))  # its sigmoid is lambda_init
+        return torch.sigmoid(first.sum() - second.sum() + start)  # NEW

@@ -1,14 +1,17 @@
 """YOCO, "you only cache once" (arXiv 2405.05254), with DIFF V2 or softmax heads (claim 16).
 
-The lower half of the layers looks at a window of the last tokens. The first layer above it makes
-keys and values, once; it and all others only query these:
+Each layer of the lower half looks at the last few tokens only, a window. The first layer above it
+makes keys and values, once, and all layers of the upper half query these:
 
-    lower half    window attention: a cache of ``window`` tokens each
-    layer L/2     k, v = W_K norm(x), W_V norm(x): the ONE pair that grows with the text
-    upper half    queries of that pair
+    lower half    layers 0 to L/2 - 1: each keeps the keys and values of ``window`` tokens
+    layer L/2     k, v = W_K norm(x), W_V norm(x), once: all that grows with the text
+    upper half    layers L/2 to L - 1: queries alone, which all read these keys and values
 
-So reading a prompt needs the upper half for its last token alone (early exit): the work grows
-linearly with the prompt, and the cache is about L times smaller.
+The keys and values of the upper half come from the lower half, so no token needs what the upper
+half makes of another one. To read a prompt, the upper half runs for the last token alone (early
+exit): the work grows linearly with the prompt, and the cache of a long text is about L times
+smaller. An odd L has its larger half above. Read MiddleBlock and YocoAttention first; the rest is
+how windows are computed without a (T, T) mask.
 """
 
 import torch
@@ -22,29 +25,29 @@ from minidiff.variants.sparse import block_weights
 
 
 def window_mask(n_queries, window, start=0):
-    """Which of window + n_queries keys, the last of them the queries' own, each query sees.
+    """Which keys each of T = n_queries queries sees: its own, and the window - 1 before it.
 
     Args:
-        start: position of the first query in the text: keys before the text do not exist. A
-            number, or a tensor (..., 1, 1).
+        start: position of the first query in the text. What lies before position 0 does not exist
+            and is not seen. A number, or a tensor (..., 1, 1) of several pieces of the text.
     Returns:
-        (..., T, window + T) bool: key j is query j - window; a query sees itself and the
-        window - 1 before it.
+        (..., T, window + T) bool. The first ``window`` keys are the tokens before the queries, the
+        others the queries' own.
     """
     device = start.device if torch.is_tensor(start) else None
-    query = torch.arange(n_queries, device=device).unsqueeze(1)
-    key = torch.arange(-window, n_queries, device=device)
+    query = torch.arange(n_queries, device=device).unsqueeze(1)  # (T, 1), counted from the first
+    key = torch.arange(-window, n_queries, device=device)  # (window + T,), on the same count
     return (key <= query) & (key > query - window) & (key + start >= 0)
 
 
 def window_attention(q, k, v, window, start=0):
     """Causal attention to the last ``window`` tokens, in time and memory linear in T.
 
-    The queries are cut into pieces of ``window``, and each gets the keys of its own piece and of
-    the one before.
+    The queries are cut into pieces of ``window``. A piece gets its own keys and those of the piece
+    before it, which is as far as its first query can see.
 
     Args:
-        q: (B, T, H, d). k, v: (B, window + T, h_kv, d), those of the tokens before q first.
+        q: (B, T, H, d). k, v: (B, window + T, h_kv, d), first those of the tokens before q.
         start: position of the first query, a number or a tensor (1,): what lies before the text
             is masked.
     Returns:
@@ -52,13 +55,13 @@ def window_attention(q, k, v, window, start=0):
     """
     B, T = q.shape[:2]
     piece = min(T, window)
-    pad, pieces = -T % piece, -(-T // piece)
+    pad, pieces = -T % piece, -(-T // piece)  # so many tokens are missing in the last piece
     q, k, v = (F.pad(x, (0, 0, 0, 0, 0, pad)) for x in (q, k, v))
     q = q.unflatten(1, (pieces, piece)).flatten(0, 1)  # (B * pieces, piece, H, d)
-    k, v = (  # (B * pieces, window + piece, h_kv, d)
+    k, v = (  # (B * pieces, window + piece, h_kv, d): neighbours overlap by a window
         x.unfold(1, window + piece, piece).movedim(-1, 2).flatten(0, 1) for x in (k, v)
     )
-    starts = start + piece * torch.arange(pieces, device=q.device)[:, None, None]
+    starts = start + piece * torch.arange(pieces, device=q.device)[:, None, None]  # (pieces, 1, 1)
     mask = window_mask(piece, window, starts)  # (pieces, piece, window + piece)
     mask = mask.expand(B, *mask.shape).flatten(0, 1).unsqueeze(1)
     return SDPA.run(q, k, v, False, mask).unflatten(0, (B, pieces)).flatten(1, 2)[:, :T]
@@ -67,48 +70,49 @@ def window_attention(q, k, v, window, start=0):
 def append_window(cache, layer, k, v, window):
     """Put new keys and values (B, T, h_kv, d) behind those of the ``window`` tokens before them.
 
-    Returns both, (B, window + T, h_kv, d). The cache keeps the last window tokens only: position p
-    lies in slot p mod window.
+    Returns (k, v), each (B, window + T, h_kv, d). The cache keeps the last ``window`` tokens only:
+    position p lies in slot p mod window, where position p - window lay before.
     """
     if layer not in cache.layers:
         cache.layers[layer] = tuple(x.new_zeros(x.shape[0], window, *x.shape[2:]) for x in (k, v))
     before = cache.positions[:1] + torch.arange(-window, 0, device=k.device)
     kept = cache.positions[-window:]
-    both = []
+    joined = []
     for stored, new in zip(cache.layers[layer], (k, v), strict=True):
-        both.append(torch.cat((stored[:, before % window], new), 1))
+        joined.append(torch.cat((stored[:, before % window], new), 1))  # a copy, before we write
         stored.index_copy_(1, kept % window, new[:, -window:])
-    return both
+    return joined
 
 
-# ---- The upper half: one pair of keys and values -----------------------------------------------
+# ---- The upper half: keys and values that all layers share -------------------------------------
 
 
 class Shared:
-    """Keys, values and n_keys of this forward pass, as layer L/2 made them for the upper half."""
+    """Hands the keys and values of layer L/2 to the layers above: one object, which all hold.
+
+    ``kept`` is (keys, values, n_keys) from layer L/2 to the last layer, and None after it: a whole
+    cache must not outlive its forward pass. n_keys is how far a cache is filled, or None.
+    """
 
     kept = None
 
-    def __deepcopy__(self, memo):
-        return Shared()  # what is kept belongs to one forward pass
-
 
 class MiddleBlock(Block):
-    """The first block of the upper half: makes the pair, then goes on with what it must."""
+    """The first block of the upper half: makes keys and values of all tokens, then goes on."""
 
     def forward(self, x, rope, cache=None):
         """(B, T, D) -> (B, T, D), or (B, 1, D) where a cache says that this is generation."""
-        self.attn.make_pair(self.attn_norm(x), rope, cache)
+        self.attn.make_shared(self.attn_norm(x), rope, cache)
         if cache is not None:
-            x = x[:, -1:]  # NEW: early exit; from here on only the last token counts
+            x = x[:, -1:]  # NEW: early exit; the next token needs the last one's logits alone
         return super().forward(x, rope, cache)
 
 
 class YocoAttention(SoftmaxAttention):
     """A layer of YOCO: of the lower half, the one in the middle, or of the upper half.
 
-    Parameters: as dense attention, but for the k_proj and v_proj that only half of the layers have.
-    With a cache, the logits are those of the last new token alone.
+    Parameters: as dense attention, but the layers above the middle have no k_proj and v_proj.
+    With a cache, the logits (B, 1, vocab_size) are those of the last new token alone.
     """
 
     window = 128  # tokens that a layer of the lower half sees
@@ -124,9 +128,9 @@ class YocoAttention(SoftmaxAttention):
     def __init__(self, config, layer_index=0):
         super().__init__(config, layer_index)
         half = config.n_layer // 2
-        self.lower, self.shared = layer_index < half, Shared()
+        self.lower, self.shared = layer_index < half, Shared()  # blocks() makes it the same for all
         if layer_index > half:
-            self.k_proj = self.v_proj = None  # NEW
+            self.k_proj = self.v_proj = None  # NEW: layer L/2 has made them
 
     def forward(self, x, rope, cache=None):
         if self.lower:
@@ -136,18 +140,22 @@ class YocoAttention(SoftmaxAttention):
                 k, v = append_window(cache, self.layer_index, k, v, self.window)
                 n_keys = cache.length
         else:
-            q, (k, v, n_keys) = self.queries(x, rope[-x.shape[1] :]), self.shared.kept
+            q = self.queries(x, rope[-x.shape[1] :])  # after the early exit x is the last token
+            k, v, n_keys = self.shared.kept
+            if self.layer_index == self.config.n_layer - 1:
+                self.shared.kept = None
         return self.o_proj(self.mix(q, k, v, x, n_keys).flatten(2))
 
     def queries(self, x, rope):
+        """(B, T, H, d), rotated."""
         return rotate(self.q_proj(x).unflatten(-1, (-1, self.config.head_dim)), rope)
 
     def qkv(self, x, rope):
         if self.k_proj is not None:
             return super().qkv(x, rope)
-        return self.queries(x, rope), *self.shared.kept[:2]  # NEW
+        return self.queries(x, rope), *self.shared.kept[:2]  # NEW; for probes, layer by layer
 
-    def make_pair(self, x, rope, cache=None):
+    def make_shared(self, x, rope, cache=None):
         """Layer L/2 makes the keys and values of the upper half, from x (B, T, D)."""
         k, v = (p(x).unflatten(-1, (-1, self.config.head_dim)) for p in (self.k_proj, self.v_proj))
         k = rotate(k, rope)
@@ -156,7 +164,7 @@ class YocoAttention(SoftmaxAttention):
     def attend(self, q, k, v, n_keys=None):
         if not self.lower:
             return super().attend(q, k, v, n_keys)
-        if n_keys is None:
+        if n_keys is None:  # the whole text is here: nothing lies before it
             k, v = (F.pad(x, (0, 0, 0, 0, self.window, 0)) for x in (k, v))
         start = 0 if n_keys is None else n_keys - q.shape[1]
         return window_attention(q, k, v, self.window, start)  # NEW
@@ -176,9 +184,10 @@ class YocoSoftmaxAttention(YocoAttention):
 
 @register("yoco_diff_v2")
 class YocoDiffV2Attention(YocoAttention, DiffV2Attention):
-    """YOCO with DIFF V2 in both halves, as its authors combine them."""
+    """YOCO with DIFF V2 in both halves. Both heads of a pair see the same window."""
 
     def mix(self, q, k, v, x, n_keys=None):
         if not self.lower:
             return super().mix(q, k, v, x, n_keys)
+        # Two steps: the kernels that do both at once know no windows.
         return differential(self.attend(q, k, v, n_keys), self.lambda_proj(x))

@@ -6,8 +6,13 @@
 #   deep       the same with 12 thinner layers (5.4M)
 #   main       softmax (1.5h heads) and DIFF V2 at 25M parameters, six seeds
 #   variants   everything else at 25M, three seeds, one of V1; same file
+#   best       the same, and the variants that "variants" lacks, at 1e-3, the best rate for DIFF V2
 #   lr         the main pair, and V1 at one of them, at other learning rates
-#   long       softmax (1.5h heads) and DIFF V2 for 1500 steps, one seed
+#   more_lr    the main pair at rates between those, and three more seeds at 6e-3
+#   long       softmax (1.5h heads) and DIFF V2 for 4000 steps at 1e-3, three seeds, with recall; at 7e-4 one
+#   start      DIFF V2 with other starts of its outputs and of lambda, and without decay of W_lambda
+#   noise      two seeds of the main pair at 1e-3, run again
+#   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds
 #   rates      short runs at larger and larger learning rates, three seeds
 #   small      the same two on too little text, three seeds
 #   equal_time softmax with 1.5h and with h heads, for as long as DIFF V2 takes by bench_pair.json
@@ -18,26 +23,29 @@
 #   profile    the kernels of a training step
 #   context    YOCO's prefill, decoding step and cache, attention over blocks, at 8k to 512k tokens
 #   sparsity   what each choice of blocks keeps of the models in RUNS (the shipped pair)
+#   retrieval  recall, loss by position and induction of the models in RUNS (those that pair keeps)
 #   sparse, yoco, moe   models trained so at 25M, three seeds; to be compared with lr's at 1e-3
-# The files go to runs/results, or to OUT; a run that is in its file is not run again, so that a part
+# The files go to runs/results, or to OUT, the runs to a folder of yours under TMPDIR, or to WORK; a run that is in its file is not run again, so that a part
 # that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
 # runs/results` prints the claims from them (it needs main, lr, train, pair_bench and decode). README.md
 # beside this says what was run, and how.
 set -eu
 cd "$(dirname "$0")/../.."
 out=${OUT:-runs/results}
-mkdir -p "$out"
+work=${WORK:-${TMPDIR:-/tmp}/minidiff-measure-$(id -u)}  # the runs: nobody else's, the same each time
+mkdir -p "$out" "$work"
+[ -O "$work" ] || { echo "error: $work is somebody else's: give WORK=FOLDER" >&2; exit 2; }
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-compare() { $python -m minidiff compare --preset gpu --lr 3e-3 --out /tmp/runs "$@"; }
+compare() { $python -m minidiff compare --preset gpu --lr 3e-3 --out "$work" "$@"; }
 
 for part in "$@"; do
   case $part in
     pair)  # its results lie beside its runs first: weights that are gone must be made again
       compare --lr 2e-3 --warmup-steps 300 --steps 6000 --n-layer 7 --n-embd 256 --n-head 4 \
-        --seeds 0 1 2 --keep-weights --probe-windows 64 --out /tmp/runs/pair \
-        --results /tmp/runs/evidence_pair.json
-      cp /tmp/runs/evidence_pair.json "$out/"
-      $python -m minidiff.study.shipped /tmp/runs/pair "$out" ;;
+        --seeds 0 1 2 --keep-weights --probe-windows 64 --out "$work/pair" \
+        --results "$work/evidence_pair.json"
+      cp "$work/evidence_pair.json" "$out/"
+      $python -m minidiff.study.shipped "$work/pair" "$out" ;;
     small_pair)
       compare --seeds 0 --steps 1700 --n-layer 7 --n-embd 256 --n-head 4 \
         --results "$out/evidence_5m.json" ;;
@@ -56,7 +64,30 @@ for part in "$@"; do
       compare --steps 1000 --lrs 5e-4 6e-3 --seeds 0 1 2 --results "$out/evidence_25m_lr.json"
       compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --results "$out/evidence_25m_lr.json" \
         --variants diff_v1 diff_v1_no_norm ;;
-    long) compare --steps 1500 --seeds 0 --results "$out/evidence_25m_long.json" ;;
+    best)
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --results "$out/evidence_25m_best.json" \
+        --variants diff_halves diff_no_lambda diff_no_sigmoid softmax_h softmax_2h constructed \
+          off_by_one sink_logit gated diff_v1_sigmoid ;;
+    more_lr)
+      compare --steps 1000 --lrs 7e-4 1.4e-3 2e-3 5e-4 --seeds 0 1 2 \
+        --results "$out/evidence_25m_more_lr.json"
+      compare --steps 1000 --lrs 6e-3 --seeds 3 4 5 --results "$out/evidence_25m_more_lr.json" ;;
+    long)
+      recall() { compare --steps 4000 --probe-windows 64 --retrieval-prompts 256 "$@" \
+        --results "$out/evidence_25m_long4000.json"; }
+      recall --lrs 1e-3 --seeds 0 1 2
+      recall --lrs 7e-4 --seeds 0 ;;
+    start)
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --results "$out/evidence_25m_start.json" \
+        --variants diff_v2_doubled diff_late_lambda diff_no_decay ;;
+    noise)
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 --results "$out/evidence_25m_noise.json" \
+        --out /tmp/runs/again ;;
+    v1)
+      longer() { compare --steps 2000 --results "$out/evidence_25m_v1_2000.json" "$@"; }
+      longer --lrs 1e-3 --seeds 0 1 2 --variants diff_v2
+      longer --lrs 3e-4 --seeds 0 1 2 --variants diff_v1 diff_v1_no_norm
+      longer --lrs 1e-4 --seeds 0 --variants diff_v1 diff_v1_no_norm ;;
     small)
       compare --steps 1500 --batch-size 32 --data stdlib --results "$out/evidence_25m_small_data.json" ;;
     equal_time)
@@ -89,6 +120,10 @@ print(steps('$name', 1000, '$out'))")
       $python -m minidiff.study.sparsity \
         ${RUNS:-notebooks/checkpoints/diff_v2 notebooks/checkpoints/softmax_1.5h} \
         --out "$out/sparsity.json" ;;
+    retrieval)
+      # shellcheck disable=SC2086  # RUNS is a list of folders
+      $python -m minidiff.study.long_context ${RUNS:-/tmp/runs/pair/*-seed*} \
+        --out "$out/retrieval_pair.json" ;;
     sparse)
       compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_sparse.json" \
         --variants sparse_softmax sparse_pair sparse_head ;;

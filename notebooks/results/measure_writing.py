@@ -51,7 +51,7 @@ def part(function):
         FOUND.setdefault("failed", []).append(function.__name__)
     print(f"   ({time.perf_counter() - start:.1f} s)", flush=True)
     text = json.dumps(FOUND, indent=1)
-    Path(os.environ.get("OUT", "."), "writing.json").write_text(text)
+    Path(os.environ.get("OUT", "."), "writing.json").write_text(text, encoding="utf-8")
 
 
 def time_left():

@@ -91,5 +91,5 @@ if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("error: name the built folder, such as site/explorer, and the file to write")
     found = {"milliseconds": measure(sys.argv[1]), "machine": platform.platform()}
-    Path(sys.argv[2]).write_text(json.dumps(found, indent=1) + "\n")
+    Path(sys.argv[2]).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))

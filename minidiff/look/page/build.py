@@ -45,7 +45,7 @@ def build(out, checkpoints=SHIPPED, home=None):
         page = (PAGE / name).read_text(encoding="utf-8").replace("<!-- home -->", link)
         page = page.replace("home: null", f"home: {json.dumps(home)}")
         (out / name).write_text(page, encoding="utf-8")
-    (out / "NOTICE.txt").write_text(NOTICE)
+    (out / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
     for key, name in MODELS.items():
         write_model(Path(checkpoints) / name, out / "models" / key, f"models/{key}")
 
@@ -55,12 +55,14 @@ def write_model(run, folder, address):
     if not (run / "model.safetensors").exists():
         raise ValueError(f"{run} holds no model.safetensors: train it, or name another folder")
     folder.mkdir(exist_ok=True)
-    config = (run / "config.json").read_text()
+    config = (run / "config.json").read_text(encoding="utf-8")
     weights = save(quantise(load_file(run / "model.safetensors")))
-    (folder / "config.json").write_text(config)
+    (folder / "config.json").write_text(config, encoding="utf-8")
     (folder / "model.safetensors").write_bytes(weights)
     brought = ", ".join(map(json.dumps, (address, config, base64.b64encode(weights).decode())))
-    folder.with_name(f"{folder.name}.js").write_text(f"minidiff.deliver({brought});\n")
+    folder.with_name(f"{folder.name}.js").write_text(
+        f"minidiff.deliver({brought});\n", encoding="utf-8"
+    )
 
 
 def quantise(weights):

@@ -1,0 +1,122 @@
+"""Costs of notebook 06: read as the benches wrote them, and drawn as they are."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.text import Text
+
+from minidiff.course import costs
+from minidiff.study.evidence import RESULTS, load
+
+BENCH = {
+    name: load(RESULTS / f"bench_{name}.json")
+    for name in ("train", "pair", "profile", "pair_profile", "decode", "writing")
+}
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def test_a_card_is_named_however_the_file_names_its_machine():
+    assert costs.card({"machine": "NVIDIA H200"}) == "H200"
+    assert costs.card({"machine": {"device": "NVIDIA H100 80GB HBM3"}}) == "H100"
+
+
+def test_extra_time_of_speeds_and_of_times_are_not_mixed_up():
+    row = {"vs_softmax_1.5h": 0.8, "vs_softmax_1.5h_low": 0.5, "vs_softmax_1.5h_high": 1.0}
+    assert costs.extra_time(row) == pytest.approx((25, 0, 100))  # slowest round: twice the time
+    row = {"vs_softmax_h": 1.1, "vs_softmax_h_low": 1.0, "vs_softmax_h_high": 1.3}
+    assert costs.extra_time(row, "softmax_h", speed=False) == pytest.approx((10, 0, 30))
+
+
+def test_a_slower_step_in_ms_is_one_with_extra_time():
+    rows = {(row["size"], row["variant"]): row for row in BENCH["pair"]["rows"]}
+    for size, label in costs.SIZES.items():
+        ms = rows[size, "diff_v2"]["ms"] / rows[size, "softmax_1.5h"]["ms"]
+        found = costs.training_costs(BENCH["pair"])[label]["fused pair"][0]
+        assert found == pytest.approx(100 * (ms - 1), abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_bprop", "attention"),
+        ("void cudnn::fusion::compute_dot_do_o_specialized", "attention"),
+        ("_forward", "attention"),
+        ("_backward_queries", "attention"),
+        ("_backward_keys", "attention"),
+        ("triton_poi_fused__unsafe_view_mul_silu_silu_backward_view_2", "element by element"),
+        ("triton_poi_fused__scaled_dot_product_attention_sdpa_mul", "element by element"),
+        ("nvjet_sm90_tst_256x128_64x4", "matrix products"),
+        ("void cutlass::Kernel2<cutlass_75>", "matrix products"),
+        ("void at::native::multi_tensor_apply_kernel", "other kernels"),
+        ("multi_layer_norm_forward", "other kernels"),
+    ],
+)
+def test_a_kernel_is_of_its_kind(kernel, kind):
+    parts = costs.step_parts([f"   2.500 ms  15.8%     8x {kernel}"], 10)
+    expected = dict.fromkeys(costs.PARTS, 0) | {kind: 2.5, "in no kernel": 7.5}
+    assert parts == pytest.approx(expected)
+
+
+def test_the_parts_of_a_step_make_the_step():
+    for found in costs.profiled_steps(BENCH["profile"], BENCH["pair_profile"]).values():
+        assert len(found) == 4
+        for label, parts in found.items():
+            assert list(parts) == list(costs.PARTS)
+            assert min(parts.values()) >= 0, label  # kernels cannot take longer than the step
+    ms = {(row["size"], row["variant"]): row["ms"] for row in BENCH["pair_profile"]["rows"]}
+    assert sum(found["fused pair, H100"].values()) == pytest.approx(ms["350m", "diff_v2"])
+
+
+def test_one_row_of_a_setting_is_that_of_our_kernel_and_the_plain_step():
+    row = {"batch": 1, "context": 2048, "variant": "diff_v2", "what": "step", "ms": 1.0}
+    others = [row | {"kernel": "sdpa"}, row | {"how": "fused"}, row | {"what": "copy"}]
+    failed = {key: row[key] for key in row if key != "ms"} | {"context": 4096, "error": "memory"}
+    found = costs.by_setting({"rows": [row, *others, failed]}, "step")
+    assert found == {(1, 2048): {"diff_v2": row}}
+    assert list(costs.writing_costs(BENCH["decode"]))[:2] == ["1 × 2k", "1 × 8k"]
+
+
+def all_figures():
+    training = costs.training_costs(BENCH["pair"])
+    writing = costs.writing_costs(BENCH["decode"])
+    rows = [found["diff_v2"] for found in costs.by_setting(BENCH["decode"], "attention").values()]
+    profiled = costs.profiled_steps(BENCH["profile"], BENCH["pair_profile"])
+    return {
+        "answer": costs.answer(training, writing, ["Training on an H100", "Writing on an H200"]),
+        "roofline": costs.roofline(rows, 989e12, 4.2e12, "H200"),
+        "steps": costs.measured_steps(profiled),
+    }
+
+
+@pytest.mark.slow
+def test_every_panel_says_what_it_shows_in_which_unit_and_is_legible():
+    for name, fig in all_figures().items():
+        for ax in fig.axes:
+            assert ax.get_title() and ax.get_xlabel(), name
+            assert any(unit in ax.get_xlabel() for unit in ("%", "ms", "per byte")), name
+            assert len(ax.get_yticks()), f"{name} has no y axis"
+        fig.draw_without_rendering()
+        words = [text for text in fig.findobj(Text) if text.get_text() and text.get_visible()]
+        assert min(text.get_fontsize() for text in words) >= 13, name
+
+
+def test_the_bars_are_the_numbers():
+    training = {"25M": {"two steps": (20, 19, 21), "fused pair": (10, 9, 11)}}
+    writing = {"1 × 2k": ((12, 11, 13), (1, 0, 2))}
+    left, right = costs.answer(training, writing, ["a", "b"]).axes
+    assert [bar.get_width() for bar in left.patches] == [20, 10]
+    assert [bar.get_width() for bar in right.patches] == [12]
+    assert {"20%", "10%"} <= {text.get_text() for text in left.texts}
+    parts = dict(zip(costs.PARTS, (1, 2, 3, 4, 5), strict=True))
+    (ax,) = costs.measured_steps({"25m": {"softmax": parts}}).axes
+    assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [
+        (0, 1), (1, 2), (3, 3), (6, 4), (10, 5)
+    ]  # fmt: skip
