@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,8 @@ def lab(request, tmp_path):
     )
     assert command[0] == "$(BIN)/python"
     options = ["--no-browser", "--ServerApp.port=0", "--LabApp.expose_app_in_browser=True"]
-    log = tmp_path / "lab.log"
+    log, copies = tmp_path / "lab.log", ROOT / "notebooks" / ".ipynb_checkpoints"
+    had_copies = copies.exists()
     with log.open("w") as out:
         server = subprocess.Popen(
             [sys.executable, *command[1:], *options], cwd=ROOT, env=env, stdout=out, stderr=out
@@ -51,6 +53,8 @@ def lab(request, tmp_path):
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(60)
+        if not had_copies:
+            shutil.rmtree(copies, ignore_errors=True)
 
 
 def test_it_opens_the_first_notebook_alive_and_asks_nothing(browser, lab):
