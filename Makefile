@@ -48,6 +48,6 @@ quick: .venv/ready  ## ruff, and the tests that take under a second: a minute
 test: .venv/ready  ## ruff, the tests, and every notebook: 17 minutes on 2 CPU cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=120 \
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=120 \
 	    --nbval-sanitize-with notebooks/nbval.cfg notebooks

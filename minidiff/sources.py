@@ -34,7 +34,8 @@ FORMATS = (  # how the bytes of a file begin, what it is, and what to do
     (rb"version https://git-lfs\.github\.com/spec/", "a Git LFS pointer; fetch it: git lfs pull"),
 )
 OWN = re.compile(  # results files, a run's metrics, and logs by the lines that are in each of them
-    rb'\A\{\s*("rows": \[\s*\{\s*"key": "|"command": [^\n]*\n\s*"(date|torch|notes)": "'
+    rb'\A\{\s*("rows": \[\s*\{\s*"(key|label)": "|"command": \[\s*"python3? -m minidiff'
+    rb'|"command": [^\n]*\n\s*"(date|torch|notes)": "'
     rb'|"step": \d+, "(val_)?loss": |[^\0]*?"data(_fingerprint)?": "[0-9a-f]{16}")'
     rb"|^minidiff( data: |: attention on )|\d/\d+ \[[\d:]+<[^\]\r\n]{1,20}step/s"
     rb"|^\S+ +validation loss \S+ nats/",

@@ -108,8 +108,13 @@ def build(path):
 
 
 def hidden(metadata):
-    """Of a cell tagged predict: its output folded away until asked for (JupyterLab, the site)."""
+    """Of a cell tagged predict: its output folded away until asked for (JupyterLab, the site).
+
+    And the source of one tagged remove-cell, which is there for a machine and not for a reader.
+    """
     tags = metadata.get("tags", [])
+    if "remove-cell" in tags:
+        return metadata | {"jupyter": {"source_hidden": True}}
     if "predict" not in tags:
         return metadata
     return metadata | {

@@ -42,7 +42,7 @@ RIGHT = {
     "opposed_values": [(OPPOSED,), (OPPOSED.tolist(),), (OPPOSED.float().numpy(),)],
     "same_token": [(same,)],
     "without_sink": [(lambda w, rho: theorem(w[..., 1:], rho),)],
-    "norm_gains": [([0, 1 / 5],), (torch.tensor([0.2, 0.0]),)],
+    "leaning_values": [(-1 / 3, 1 / math.sqrt(12), 1 / 2), (torch.tensor(-0.333), 0.2887, 0.5)],
     "norm_growth": [([3.6, 4.8, 4.5], [3.6, 5.6, 8.7])],
 }
 WRONG = {
@@ -94,13 +94,16 @@ WRONG = {
         ((lambda w, rho: theorem(w[:, 1:], 0),), "Which sums"),
         ((lambda w, rho: theorem(w[:, :-1], rho),), "Which sums"),
     ],
-    "norm_gains": [
-        (([0.2, 0.2],), "must be zero"),
-        (([0, 5],), "RMS(c)"),
-        (([0, 1 / math.sqrt(50)],), "divides by the RMS"),
-        (([0, 0.5],), "two channels"),
-        (([-1, 0.2],), "negative"),
-        ((0.2,), "shape"),
+    "leaning_values": [
+        ((0, 0.559, 0.5), "i ≠ j"),
+        ((1 / 3, 0.7, 0.5), "Count them"),
+        ((-1 / 4, 0.3, 0.5), "how many pairs"),
+        ((-1 / 3, math.sqrt(20 / 64), 0.5), "another ρ"),
+        ((-1 / 3, 1 / 12, 0.5), "take the root"),
+        ((-1 / 3, 0.4, 0.5), "weights sum"),
+        ((-1 / 3, 0.2887, 0.25), "not its square"),
+        ((-1 / 3, 0.2887, 1), "signs and all"),
+        ((-1 / 3, 0.2887, -0.5), "never negative"),
     ],
     "norm_growth": [
         (([3.6, 5.6, 8.7], [3.6, 4.8, 4.5]), "are the tokens"),

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from minidiff import GPT, variant
 from minidiff.bench import decode, ops, tools, train
@@ -135,7 +136,7 @@ def test_operations_agree_with_what_pytorch_counts():
     shape = dataclasses.replace(train.SIZES["tiny"][0], backend="naive")
     tokens = torch.randint(shape.vocab_size, (1, shape.block_size))
     model = GPT(shape)
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         model(tokens, tokens)[1].backward()
     masked = 6 * shape.n_layer * 2 * shape.n_head * shape.head_dim * shape.block_size
     per_token = train.flops_per_token(model) + masked

@@ -137,3 +137,5 @@ def test_the_output_of_a_prediction_is_folded_away_until_asked_for():
     assert build.hidden({"tags": ["predict"]}) == build.hidden(folded) == folded
     assert build.hidden({"tags": ["hide-input"]}) == {"tags": ["hide-input"]}
     assert build.hidden({}) == {}
+    machine = {"tags": ["remove-cell"]}
+    assert build.hidden(machine) == machine | {"jupyter": {"source_hidden": True}}

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from minidiff import GPT
 from minidiff.model import ATTENTION, rope_table
 from minidiff.train import TrainConfig, make_optimizer
-from minidiff.variants import variant
+from minidiff.variants import START, variant
 from minidiff.variants.controls import LATE, double_output
 
 
@@ -24,6 +24,20 @@ def test_doubled_output_is_twice_that_of_diff_v2(layers):
         assert_close(two.attn(x, rope), 2 * one.attn(x, rope))
     with pytest.raises(ValueError, match="needs DIFF V2 layers"):
         double_output(GPT(dataclasses.replace(TINY, attention="softmax")))
+
+
+def test_quiet_softmax_has_a_smaller_output_and_nothing_else_changes():
+    plain, quiet = (GPT(variant(TINY, name)) for name in ("softmax_1.5h", "softmax_1.5h_quiet"))
+    quiet.load_state_dict(plain.state_dict())
+    START["softmax_1.5h_quiet"](quiet)
+    x, rope = torch.randn(2, 9, 16), rope_table(TINY)[:9]
+    assert_close(quiet.blocks[0].attn(x, rope), 0.4 * plain.blocks[0].attn(x, rope))
+    changed = [
+        name
+        for name, weight in plain.state_dict().items()
+        if not torch.equal(weight, quiet.state_dict()[name])
+    ]
+    assert changed == [f"blocks.{i}.attn.o_proj.weight" for i in range(TINY.n_layer)]
 
 
 def test_late_lambda_starts_as_softmax_of_the_even_heads():

@@ -45,6 +45,17 @@ def test_the_backend_and_how_much_was_probed_make_no_other_study_but_probes_are_
     assert difference(pairs, "qk_top1_max") == []
 
 
+def test_a_gain_from_context_is_of_windows_and_recall_of_prompts(tmp_path):
+    asked = [{"probe_windows": windows, "retrieval_prompts": 128} for windows in (8, 64)]
+    rows = [run(name, context_gain=0.1, recall_nats_16=1.0) for name in ("diff_v2", "softmax_1.5h")]
+    folder(tmp_path)
+    for name, row, more in zip("ab", rows, asked, strict=True):
+        store(tmp_path, f"evidence_{name}", [row], SETTINGS | more)
+    (study,) = Evidence(tmp_path).all
+    pairs = study.pairs("diff_v2", "softmax_1.5h", 1e-3)
+    assert difference(pairs, "recall_nats_16") == [0.0] and difference(pairs, "context_gain") == []
+
+
 def test_a_run_made_twice_counts_once_and_a_diverged_one_not_at_all(tmp_path):
     gone = {k: v for k, v in run(seed=1).items() if k in ("variant", "seed", "lr", "steps")}
     rows = [run(val_loss=0.5), run(val_loss=0.9), gone | {"diverged": "nan", "val_loss": 0.1,

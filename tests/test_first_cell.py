@@ -12,14 +12,14 @@ nbformat = pytest.importorskip("nbformat", reason="the notebook packages are not
 from minidiff.course import first_cell  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
-WITH_THE_CELL = ()  # names in notebooks/, such as "00_start_here.ipynb", once it was inserted
+COURSE = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))
 
 
-@pytest.mark.parametrize("name", WITH_THE_CELL)
-def test_a_course_notebook_has_exactly_this_cell_behind_its_title(name):
-    cells = nbformat.read(ROOT / "notebooks" / name, as_version=4).cells
+@pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem)
+def test_a_course_notebook_has_exactly_this_cell_behind_its_title(path):
+    cells = nbformat.read(path, as_version=4).cells
     assert cells[1].source == first_cell.CELL
-    assert cells[1].metadata.tags == first_cell.TAGS and not cells[1].outputs
+    assert cells[1].metadata == first_cell.FOLDED and not cells[1].outputs
     assert sum(map(first_cell.is_first_cell, cells)) == 1
 
 

@@ -15,6 +15,11 @@ WHY = "the notebook packages are not installed here"
 pytest.importorskip("jupyterlab", reason=WHY)
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
 
+import nbformat  # noqa: E402
+from nbformat.sign import NotebookNotary  # noqa: E402
+
+from minidiff.course import lab as lab_module  # noqa: E402
+
 pytest_plugins = ["page_tools"]  # browser
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -85,3 +90,19 @@ def test_without_jupyterlab_one_line_says_so(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: JupyterLab is not installed: run `make lab`")
     assert "Traceback" not in done.stderr
+
+
+def test_a_notebook_that_cannot_be_read_is_named_and_the_others_are_signed(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    whole = tmp_path / "whole.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), whole)
+    (tmp_path / "torn.ipynb").write_text('{"cells": [', encoding="utf-8")
+    torn, gone = tmp_path / "torn.ipynb", tmp_path / "gone.ipynb"
+    lab_module.trust([torn, gone, whole])
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said] == ["torn.ipynb", "gone.ipynb"]
+    assert all("git checkout" in line for line in said)
+    notary = NotebookNotary()
+    assert notary.check_signature(nbformat.read(whole, as_version=4))

@@ -23,7 +23,7 @@ def run_folder(tmp_path, variant, seed, **changes):
     folder = tmp_path / f"{variant}-D16-L1-seed{seed}"
     folder.mkdir()
     settings = json.dumps({"model": dataclasses.asdict(model.config), "seed": seed})
-    (folder / "config.json").write_text(settings)
+    (folder / "config.json").write_text(settings, encoding="utf-8")
     save_file(model.state_dict(), folder / "model.safetensors")
     return folder, model.eval()
 
@@ -31,7 +31,7 @@ def run_folder(tmp_path, variant, seed, **changes):
 @pytest.fixture
 def text(tmp_path):
     path = tmp_path / "text.py"
-    path.write_text("".join(f"name_{i} = {i * i}\n" for i in range(1000)))
+    path.write_text("".join(f"name_{i} = {i * i}\n" for i in range(1000)), encoding="utf-8")
     return str(path)
 
 
@@ -44,7 +44,7 @@ def test_a_study_measures_every_run_and_pairs_them_by_seed(tmp_path, text):
         out, text, windows=2, prompts=4, sequences=2, device="cpu",
     )  # fmt: skip
     found = study.run()
-    assert json.loads(out.read_text()) == found and found["trained_context"] == 80
+    assert json.loads(out.read_text(encoding="utf-8")) == found and found["trained_context"] == 80
     assert [(row["variant"], row["seed"]) for row in found["rows"]] == order
     rows = {(row["variant"], row["seed"]): row for row in found["rows"]}
     model = folders["diff_v2", 3][1]

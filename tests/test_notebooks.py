@@ -193,7 +193,7 @@ CONVERTED = {  # by the rules below -> words that it may have
     "00_start_here": 1500,
     "01_differential_attention": 3000,
     "02_context_rms": 3000,
-    "02b_trained_heads_and_v1": 2000,
+    "02b_trained_heads": 1500,
     "03_lambda": 3000,
     "04_attention_sinks": 3000,
     "05_train_diff_v2": 3000,
@@ -204,6 +204,7 @@ CONVERTED = {  # by the rules below -> words that it may have
     "10_yoco": 1500,
     "11_moe": 1500,
     "12_long_context": 1500,
+    "13_capstone": 3000,
 }
 WORDS_PER_MINUTE, LINES_PER_MINUTE = 200, 15  # read, of text and of code
 

@@ -28,9 +28,8 @@ def rows_of(rng, n=8):
 
 def all_figures():
     rng = np.random.default_rng(0)
-    heads = {"softmax": rng.random((3, 256)) + 0.1, "DIFF V2": rng.random((3, 256)) + 0.1}
     pairs = [(0, 4), (1, 5), (2, 6), (3, 7)]
-    curves = {"V1, ρ = 0": [1, 2], "V1, ρ = 0.05": [1, 1.5], "V2": [1, 1]}
+    bins, ratios = [(4, 8), (8, 16)], {"softmax": [0.6, 1.1], "DIFF V2": [0.9, 1.1]}
     return {
         "bars": sketches.weight_bars({"A1": [0.2, 0.8], "λ A2": [0.1, 0.4]}, "AB"),
         "heads": sketches.who_reads_whom({"halves": (4, 2, pairs)}),
@@ -39,9 +38,8 @@ def all_figures():
         "draws": sketches.rms_of_draws({s: {1: np.ones(3), 4: rng.random(3)} for s in (0, 1, 3)}),
         "position": sketches.rms_by_position({"softmax": rng.random(32) + 0.1}, lam=0.5),
         "depth": sketches.rho_by_depth({"softmax": rng.random((2, 4))}),
-        "head": sketches.head_by_position(heads),
         "theorem": sketches.theorem_and_heads({"softmax": rows_of(rng), "DIFF V2": rows_of(rng)}),
-        "gains": sketches.gains([8, 32], curves, curves),
+        "off": sketches.off_by_position(bins, ratios, ratios),
     }
 
 
@@ -84,7 +82,7 @@ def test_a_dot_lies_where_the_weight_of_one_token_is_half():
 
 @pytest.mark.slow
 def test_no_curve_runs_through_parts_of_a_token():
-    for name in ("position", "head", "draws"):
+    for name in ("position", "off", "draws"):
         for ax in all_figures()[name].axes:
             for line in ax.lines:
                 n = np.asarray(line.get_xdata(), dtype=float)

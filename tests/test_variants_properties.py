@@ -264,6 +264,7 @@ def test_variants_are_sized_by_heads():
     assert heads.pop("softmax_2h") == heads.pop("softmax_2h_start") == 16
     wider = {
         "softmax_1.5h",
+        "softmax_1.5h_quiet",
         "diff_v1",
         "diff_v1_no_norm",
         "diff_v1_sigmoid",

@@ -16,7 +16,7 @@ from minidiff.look import forms, sketches, sketches_forms, sketches_trained, sty
 from minidiff.look import plots as p
 
 ROOT = Path(__file__).parents[1] / "notebooks"
-REBUILT = ()  # names like "01_differential_attention.ipynb", built since figures have words
+NOTEBOOKS = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb")]
 
 
 @pytest.fixture(autouse=True)
@@ -164,10 +164,10 @@ def test_a_picture_without_words_is_found():
     assert not list(without_words(notebook))
 
 
-@pytest.mark.parametrize("name", REBUILT)
-def test_every_stored_figure_has_words(name):
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_every_stored_figure_has_words(path):
     nbformat = pytest.importorskip("nbformat", reason="needs the notebook packages")
-    problems = list(without_words(nbformat.read(ROOT / name, as_version=4)))
+    problems = list(without_words(nbformat.read(path, as_version=4)))
     assert not problems, "\n".join(problems)
 
 

@@ -12,8 +12,8 @@ from minidiff.course.checks_01 import (
     saving,
 )
 from minidiff.course.checks_02 import (
+    leaning_values,
     needed_gap,
-    norm_gains,
     norm_growth,
     one_row,
     opposed_values,
@@ -87,13 +87,19 @@ from minidiff.course.checks_11 import (
     two_experts,
 )
 from minidiff.course.checks_12 import alike, cancelled, more_prompts, needle_gap, quieter
-from minidiff.course.checks_13 import most_frequent
+from minidiff.course.checks_13 import (
+    harder_world,
+    most_frequent,
+    own_attention,
+    prediction,
+    verdict_of,
+)
 
 __all__ = ["copied_byte", "differential_step", "weight_zero"]
 __all__ += ["attention_layer", "best_constant", "channel_order", "kv_head"]  # 01
 __all__ += ["one_output", "pair_step", "repaired_order", "saving"]
 __all__ += ["needed_gap", "one_row", "opposed_values", "same_token", "sink"]  # 02
-__all__ += ["norm_gains", "norm_growth", "without_sink"]  # 02b
+__all__ += ["leaning_values", "norm_growth", "without_sink"]  # 02b
 __all__ += ["both_ends", "own_variant", "quietest_lambda", "silenced_head", "who_learns"]  # 03
 __all__ += ["clipped", "hidden_sink", "silent_score", "three_shares", "without_bos"]  # 04
 __all__ += ["accumulated", "adamw", "fair", "loss", "resumed"]  # 05
@@ -105,4 +111,4 @@ __all__ += ["block_costs", "causal_choices", "heard", "quest_score", "split_pair
 __all__ += ["cache_sizes", "prefill_pairs", "reach", "step_reads", "window_mask"]  # 10
 __all__ += ["balance_gradient", "depends_on_experts", "outside_experts", "two_experts"]  # 11
 __all__ += ["alike", "cancelled", "more_prompts", "needle_gap", "quieter"]  # 12
-__all__ += ["most_frequent"]  # 13
+__all__ += ["harder_world", "most_frequent", "own_attention", "prediction", "verdict_of"]  # 13

@@ -101,8 +101,27 @@ def same_token(function):
 
 
 @checks
+def leaning_values(rho, expected, rms):
+    """Exercise 1: weights (3, 3, 1, 1)/8 on values +1, +1, -1, -1: rho, theorem's RMS, RMS."""
+    rho, expected = number(rho, "ρ"), number(expected, "the theorem's RMS")
+    rms = number(rms, "the RMS of the context")
+    expect(rho != 0, "With itself a value agrees, and those pairs do not count. Take i ≠ j.")
+    expect(rho < 0, "Of the pairs i ≠ j, do more agree or more disagree? Count them.")
+    expect(close(rho, -1 / 3, 5e-3), f"Not {rho:.3g}: how many pairs are there, and which sum?")
+    expect(rms >= 0 and expected >= 0, "An RMS is never negative.")
+    square = 20 / 64  # |w|²
+    theorem = (1 - rho) * square + rho
+    expect(not close(expected, square**0.5, 5e-3), "That is |w|: the theorem for another ρ.")
+    expect(not close(expected, theorem, 5e-3), "That is the theorem's RMS²: take the root.")
+    expect(close(expected, theorem**0.5, 5e-3), "ρ is right. What do the weights sum to?")
+    expect(not close(rms, 0.25), "With one channel the RMS is the size of the sum, not its square.")
+    expect(close(rms, 0.5), "The context is the sum of weight times value, signs and all.")
+    return "Louder than the theorem, by a factor of √3: all of it comes from the pairs."
+
+
+@checks
 def without_sink(function):
-    """Exercise 1: a function (weights, rho) -> the theorem's RMS if token 0 has the value zero."""
+    """Exercise 2: a function (weights, rho) -> the theorem's RMS if token 0 has the value zero."""
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(4, 7, generator=generator).double().softmax(-1)
     for rho in (0.0, 0.3):
@@ -118,20 +137,6 @@ def without_sink(function):
 
 def _theorem(w, rho):
     return ((1 - rho) * w.square().sum(-1) + rho * w.sum(-1).square()).sqrt()
-
-
-@checks
-def norm_gains(values):
-    """Exercise 2: the two singular values of the Jacobian of c / RMS(c) at c = (1, 7)."""
-    found = numbers(values, (2,), "the singular values").sort().values
-    r = math.sqrt((1 + 49) / 2)
-    length = math.sqrt(1 + 49)
-    expect(found.min() >= 0, "A singular value is never negative.")
-    expect(found[0] < 1e-6, "Making c longer changes nothing: one of them must be zero.")
-    expect(not close(found[1], r), "That is RMS(c). A large context is made smaller.")
-    expect(not close(found[1], 1 / length), "That is 1 / |c|; the norm divides by the RMS.")
-    expect(close(found[1], 1 / r, 5e-3), f"For {found[1]:.3g}: what is RMS(c) over two channels?")
-    return "A quiet context would give a large one."
 
 
 @checks

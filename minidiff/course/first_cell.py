@@ -6,6 +6,7 @@ puts it there, or renews it. Elsewhere the cell does nothing and prints nothing,
 not be run again: the counts of its other cells go up by one.
 """
 
+import copy
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & {{*os.environ}}:
     sys.path.insert(0, course)
     os.environ["PYTHONPATH"] = course  # for !python -m minidiff
     os.chdir(f"{{course}}/notebooks")'''
-TAGS = ["remove-cell"]  # no page of the site needs it
+FOLDED = {"tags": ["remove-cell"], "jupyter": {"source_hidden": True}}  # the site, JupyterLab
 
 
 def is_first_cell(cell):
@@ -53,7 +54,7 @@ def insert(notebook):
                 for output in (o for o in cell.outputs if "execution_count" in o):
                     output.execution_count = cell.execution_count
         notebook.cells[1].execution_count = 1
-    notebook.cells[1].source, notebook.cells[1].metadata = CELL, {"tags": TAGS}
+    notebook.cells[1].source, notebook.cells[1].metadata = CELL, copy.deepcopy(FOLDED)
     for i, cell in enumerate(notebook.cells):
         cell.id = f"cell-{i}"  # as notebooks/build.py names them
 

@@ -3,8 +3,6 @@
 As in plots: data in, Figure out, nothing is shown. Each docstring says what can be read off.
 """
 
-import itertools
-
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -154,7 +152,7 @@ def rms_by_position(curves, lam):
     return fig
 
 
-# ---- 02b: trained heads and V1 -----------------------------------------------------------------
+# ---- 02b: trained heads ------------------------------------------------------------------------
 
 
 @styled
@@ -167,28 +165,6 @@ def rho_by_depth(depth):
     ax.set(xlabel="layer", ylabel="ρ, correlation of values", ylim=(0, None))
     ax.set_title("Untrained models: what the values have in common, by depth")
     ax.legend()
-    return fig
-
-
-@styled
-def head_by_position(heads):
-    """A head's RMS by position, measured and by the theorem: title -> (rms, with rho, rho = 0)."""
-    edges = sorted({round(2 ** (k / 3)) for k in range(25)})  # 1, 2, 3, ... 203, 256
-    fig, axes = plt.subplots(1, len(heads), figsize=(13, 5), sharey=True, squeeze=False)
-    looks = {"measured": {}, "theorem, measured ρ": plots.DASHED}
-    looks["theorem, ρ = 0"] = {"color": "grey", "linestyle": ":"}
-    for ax, (title, curves) in zip(axes[0], heads.items(), strict=True):
-        for curve, (label, look) in zip(curves, looks.items(), strict=True):
-            square = np.asarray(curve) ** 2  # (T,); a bin of position + 1 shows its mean
-            bins = [square[a - 1 : b - 1].mean() ** 0.5 for a, b in itertools.pairwise(edges)]
-            middle = [(a + b - 1) // 2 for a, b in itertools.pairwise(edges)]
-            ax.plot(middle, bins, label=label, **({"color": colour(title)} | look))
-        ax.set(xscale="log", yscale="log", xlabel="n = position + 1", title=title)
-        ax.set_xticks((1, 4, 16, 64, 256), ("1", "4", "16", "64", "256"))
-        ax.set_yticks((0.05, 0.1, 0.2, 0.5, 1), ("0.05", "0.1", "0.2", "0.5", "1"))
-        ax.minorticks_off()
-        ax.legend(loc="lower left")
-    axes[0, 0].set_ylabel("context RMS")
     return fig
 
 
@@ -212,23 +188,22 @@ def theorem_and_heads(tables, most=3):
 
 
 @styled
-def gains(ns, through_norm, to_query):
-    """Largest singular values against n: label -> a number for each n; dashed labels have ρ > 0."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(13, 5.2))
-    for ax, curves in ((left, through_norm), (right, to_query)):
-        for label, values in curves.items():
-            line = ("-", "o") if label.endswith("ρ = 0") or "ρ" not in label else ("--", "s")
-            look = dotted_line("diff_" + label) | dict(
-                zip(("linestyle", "marker"), line, strict=True)
-            )
-            ax.plot(ns, np.asarray(values), label=label, **look)
-        ax.set(xscale="log", yscale="log", xlabel="n, tokens the query sees")
-        ax.set_xticks(ns, [str(n) for n in ns])
-        ax.yaxis.set_major_locator(plt.matplotlib.ticker.LogLocator(10, subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.minorticks_off()
-    left.plot(ns, [n**0.5 for n in ns], label="√n", zorder=3, color="black", linewidth=1)
-    left.set(title="Gradient through the norm", ylabel="largest singular value, ∂out/∂c")
-    right.set(title="Gradient to the query", ylabel="largest singular value, ∂out/∂q")
-    left.legend()
+def off_by_position(bins, solid, dashed):
+    """Measured RMS over the theorem's, against n: (first, last + 1) of each bin, label -> ratios.
+
+    Dashed: the same with BOS counted as a value of zero. Above the black line: too loud.
+    """
+    fig, ax = plt.subplots(figsize=(11, 5.2))
+    middle = [round((a * b) ** 0.5) for a, b in bins]  # no parts of a token
+    for (label, ratio), mark in zip(solid.items(), "os", strict=False):
+        look = {"color": colour(label), "marker": mark}
+        ax.plot(middle, ratio, "-", label=label, **look)
+        ax.plot(middle, dashed[label], "--", label=f"{label}, BOS as zero", **look)
+    ax.axhline(1, color="black", linewidth=1)
+    ax.set(xscale="log", xlabel="n, tokens the query sees", ylabel="measured RMS / theorem")
+    ax.set_xticks([a for a, _ in bins], [str(a) for a, _ in bins])
+    ax.set_title("Median over the heads of a trained model")
+    ax.minorticks_off()
+    ax.set_ylim(0, None)
+    ax.legend(loc="lower right", ncols=2)
     return fig

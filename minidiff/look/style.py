@@ -38,6 +38,7 @@ COLOURS = {  # keys: the names in minidiff.variants
     "diff_v1": "#009E73",
     "diff_v1_no_norm": "#7ACDB4",
     "diff_v1_sigmoid": "#005C3C",
+    "softmax_1.5h_quiet": "#4C78A8",
     "diff_v2_doubled": "#FF9B59", "diff_late_lambda": "#FFD500", "diff_no_decay": "#7A3300",
     "diff_halves": "#CC79A7",
     "diff_no_lambda": "#E69F00",

@@ -153,7 +153,10 @@ class Count:
 
 @dataclass(frozen=True)
 class Repeats:
-    """By how much a run's loss differs when it is run again with its seed: a range."""
+    """By how much a run's loss differs when it is run again with its seed: a range.
+
+    First at the rate with most repetitions: runs of another part may repeat some by the way.
+    """
 
     files: str
     variants: tuple[str, ...] = ("diff_v2", "softmax_1.5h")
@@ -162,8 +165,11 @@ class Repeats:
     def findings(self, evidence):
         """One for each study and rate that has repeated runs."""
         for study in evidence.studies(self.files):
-            for lr in study.rates(*self.variants):
-                pairs = [pair for name in self.variants for pair in study.repeats(name, lr)]
+            again = {
+                lr: [pair for name in self.variants for pair in study.repeats(name, lr)]
+                for lr in study.rates(*self.variants)
+            }
+            for lr, pairs in sorted(again.items(), key=lambda item: -len(item[1])):
                 if apart := [abs(d) for d in difference(pairs, "val_loss")]:
                     sample = statistics.median(apart), min(apart), max(apart)
                     yield Finding(

@@ -11,6 +11,7 @@ from minidiff.study.checks import (
     Count,
     Cpu,
     Pairs,
+    Repeats,
     Runs,
     Theorem,
     TimeEstimate,
@@ -18,7 +19,7 @@ from minidiff.study.checks import (
 from minidiff.study.evidence import RESULTS, Evidence
 from minidiff.study.findings import Finding, verdict
 
-Check = Pairs | Runs | Count | Bench | Cpu | Theorem | TimeEstimate
+Check = Pairs | Runs | Count | Repeats | Bench | Cpu | Theorem | TimeEstimate
 
 
 @dataclass(frozen=True)

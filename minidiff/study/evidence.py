@@ -107,7 +107,9 @@ def estimate(values):
 
 def difference(pairs, metric):
     """Of one minus other, a number a pair, for those that both have the metric, asked equally."""
-    asked = "retrieval_prompts" if metric in RETRIEVAL else "probe_windows"
+    asked = "probe_windows"
+    if metric in RETRIEVAL and metric != "context_gain":  # which is of windows of text, too
+        asked = "retrieval_prompts"
     return [
         one[metric] - other[metric]
         for one, other in pairs

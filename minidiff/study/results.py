@@ -24,6 +24,7 @@ WORDS = {  # of a metric for a reader, and its digits
     "val_loss": ("loss, nats a byte", 3),
     "n_spikes": ("gradient spikes", 1),
     "first_share_eff_max": ("attention on BOS, worst head", 2),
+    "first_share_eff_mean": ("attention on BOS, mean of all heads", 3),
     "first_share_a1_max": ("attention on BOS, worst head, A1 alone", 2),
     "first_share_a2_max": ("attention on BOS, worst head, A2 alone", 2),
     "sink_rate_eff_mean": ("share of heads and windows over 0.3", 4),

@@ -13,7 +13,7 @@ import torch.nn as nn
 from minidiff.model import ATTENTION, GPT
 from minidiff.variants import ablations, cures, moe, sparse, v1, yoco  # noqa: F401  (importing registers them)
 from minidiff.variants.constructed import start_constructed
-from minidiff.variants.controls import double_output
+from minidiff.variants.controls import double_output, quiet_output
 
 _TABLE = {  # name: (its heads for each head of DIFF V2, description)
     "diff_v2": (1, "Differential Transformer V2; all others are sized against it"),
@@ -25,7 +25,8 @@ _TABLE = {  # name: (its heads for each head of DIFF V2, description)
     "diff_v1": (1.5, "Differential Transformer V1: per-head RMSNorm, one lambda a layer"),
     "diff_v1_no_norm": (1.5, "V1 without the per-head RMSNorm"),
     "diff_v1_sigmoid": (1.5, "V1 with its lambda through a sigmoid, so that it stays below 1"),
-    "diff_v2_doubled": (1, "V2 that starts with W_O doubled: outputs as large as softmax's"),
+    "diff_v2_doubled": (1, "V2 that starts with W_O doubled: outputs as large as softmax_h's"),
+    "softmax_1.5h_quiet": (1.5, "softmax_1.5h that starts with W_O times 0.4: as quiet as V2"),
     "diff_late_lambda": (1, "V2 whose lambda starts near 0: at first softmax of the even heads"),
     "diff_no_decay": (1, "V2 without weight decay on W_lambda"),
     "diff_halves": (1, "V2, ablation 1: pairs heads of different key/value groups"),
@@ -49,6 +50,7 @@ VARIANTS = {name: description for name, (_, description) in _TABLE.items()}
 START = {  # variants of the class that their name begins with, whose first weights are special
     "softmax_2h_start": start_constructed,
     "diff_v2_doubled": double_output,
+    "softmax_1.5h_quiet": quiet_output,
 }
 
 

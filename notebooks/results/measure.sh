@@ -10,7 +10,8 @@
 #   lr         the main pair, and V1 at one of them, at other learning rates
 #   more_lr    the main pair at rates between those, and three more seeds at 6e-3
 #   long       softmax (1.5h heads) and DIFF V2 for 4000 steps at 1e-3, three seeds, with recall; at 7e-4 one
-#   start      DIFF V2 with other starts of its outputs and of lambda, and without decay of W_lambda
+#   start      DIFF V2 with other starts of its outputs and of lambda, and without decay of W_lambda; softmax
+#              with outputs that start as small as those of DIFF V2
 #   noise      two seeds of the main pair at 1e-3, run again
 #   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds
 #   rates      short runs at larger and larger learning rates, three seeds
@@ -25,10 +26,10 @@
 #   sparsity   what each choice of blocks keeps of the models in RUNS (the shipped pair)
 #   retrieval  recall, loss by position and induction of the models in RUNS (those that pair keeps)
 #   sparse, yoco, moe   models trained so at 25M, three seeds; to be compared with lr's at 1e-3
-# The files go to runs/results, or to OUT, the runs to a folder of yours under TMPDIR, or to WORK; a run that is in its file is not run again, so that a part
-# that was cut off goes on where it stopped. `python -m minidiff claims --measure --results
-# runs/results` prints the claims from them (it needs main, lr, train, pair_bench and decode). README.md
-# beside this says what was run, and how.
+# The files go to runs/results, or to OUT, the runs to a folder of yours under TMPDIR, or to WORK; a run
+# that is in its file is not run again, so that a part that was cut off goes on where it stopped.
+# `python -m minidiff claims --measure --results runs/results` prints the claims from them (it needs
+# main, lr, train, pair_bench and decode). README.md beside this says what was run, and how.
 set -eu
 cd "$(dirname "$0")/../.."
 out=${OUT:-runs/results}
@@ -79,10 +80,10 @@ for part in "$@"; do
       recall --lrs 7e-4 --seeds 0 ;;
     start)
       compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --results "$out/evidence_25m_start.json" \
-        --variants diff_v2_doubled diff_late_lambda diff_no_decay ;;
+        --variants diff_v2_doubled softmax_1.5h_quiet diff_late_lambda diff_no_decay ;;
     noise)
       compare --steps 1000 --lrs 1e-3 --seeds 0 1 --results "$out/evidence_25m_noise.json" \
-        --out /tmp/runs/again ;;
+        --out "$work/again" ;;
     v1)
       longer() { compare --steps 2000 --results "$out/evidence_25m_v1_2000.json" "$@"; }
       longer --lrs 1e-3 --seeds 0 1 2 --variants diff_v2
@@ -122,7 +123,7 @@ print(steps('$name', 1000, '$out'))")
         --out "$out/sparsity.json" ;;
     retrieval)
       # shellcheck disable=SC2086  # RUNS is a list of folders
-      $python -m minidiff.study.long_context ${RUNS:-/tmp/runs/pair/*-seed*} \
+      $python -m minidiff.study.long_context ${RUNS:-$work/pair/*-seed*} \
         --out "$out/retrieval_pair.json" ;;
     sparse)
       compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_sparse.json" \
