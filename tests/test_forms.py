@@ -1,5 +1,6 @@
 """look.forms: the closed-form explorers, in Chromium as an exported page has them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def test_a_notebook_stores_a_picture_and_the_program(explorer):
     assert '<img alt="' in shown and "minidiffForms.open(el)" in shown
     assert not hasattr(explorer(), "_repr_mimebundle_")  # no widget: nothing to be lost
     assert len(shown) < 150_000
+
+
+def test_stored_notebooks_hold_the_program_of_today():
+    bundle = forms.BUNDLE.read_text(encoding="utf-8")
+    for path in sorted((PAGE.parents[2] / "notebooks").glob("*.ipynb")):
+        outputs = [
+            output.get("data", {}).get("text/html", "")
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            for output in cell.get("outputs", [])
+        ]
+        alive = ["".join(html) for html in outputs if "minidiffForms.open(el)" in "".join(html)]
+        old = [html for html in alive if bundle not in html]
+        assert not old, f"an explorer in {path.name} is old: notebooks/build.py {path.stem}"
 
 
 @pytest.mark.parametrize(

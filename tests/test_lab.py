@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,11 @@ import pytest
 WHY = "the notebook packages are not installed here"
 pytest.importorskip("jupyterlab", reason=WHY)
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
+
+import nbformat  # noqa: E402
+from nbformat.sign import NotebookNotary  # noqa: E402
+
+from minidiff.course import lab as lab_module  # noqa: E402
 
 pytest_plugins = ["page_tools"]  # browser
 pytestmark = pytest.mark.slow
@@ -33,7 +39,8 @@ def lab(request, tmp_path):
     )
     assert command[0] == "$(BIN)/python"
     options = ["--no-browser", "--ServerApp.port=0", "--LabApp.expose_app_in_browser=True"]
-    log = tmp_path / "lab.log"
+    log, copies = tmp_path / "lab.log", ROOT / "notebooks" / ".ipynb_checkpoints"
+    had_copies = copies.exists()
     with log.open("w") as out:
         server = subprocess.Popen(
             [sys.executable, *command[1:], *options], cwd=ROOT, env=env, stdout=out, stderr=out
@@ -51,6 +58,8 @@ def lab(request, tmp_path):
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(60)
+        if not had_copies:
+            shutil.rmtree(copies, ignore_errors=True)
 
 
 def test_it_opens_the_first_notebook_alive_and_asks_nothing(browser, lab):
@@ -81,3 +90,19 @@ def test_without_jupyterlab_one_line_says_so(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: JupyterLab is not installed: run `make lab`")
     assert "Traceback" not in done.stderr
+
+
+def test_a_notebook_that_cannot_be_read_is_named_and_the_others_are_signed(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    whole = tmp_path / "whole.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), whole)
+    (tmp_path / "torn.ipynb").write_text('{"cells": [', encoding="utf-8")
+    torn, gone = tmp_path / "torn.ipynb", tmp_path / "gone.ipynb"
+    lab_module.trust([torn, gone, whole])
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said] == ["torn.ipynb", "gone.ipynb"]
+    assert all("git checkout" in line for line in said)
+    notary = NotebookNotary()
+    assert notary.check_signature(nbformat.read(whole, as_version=4))

@@ -109,7 +109,7 @@ def test_typing_and_pointing(visit):
     assert "later" in cells.nth(7).get_attribute("class")
     row = page.voice("diff_v2", "[...v.row('weights', 6)]")
     assert len(row) == 7
-    percent = lambda x: f"{100 * x:.{int(0.0005 <= abs(x) < 0.0995)}f} %".replace("-", "−")  # noqa: E731
+    percent = lambda x: f"{100 * x:.{int(0.0005 <= abs(x) < 0.0995)}f}%".replace("-", "−")  # noqa: E731
     aside = page.locator(".card.diff_v2 .line.weights .aside").inner_text()
     assert aside.startswith(f"{percent(row[0])} on BOS")
     slider = page.get_by_role("slider", name="DIFF V2, A1 minus lambda A2")

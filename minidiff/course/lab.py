@@ -78,13 +78,18 @@ def course():
 
 
 def trust(paths):
-    """Sign these notebooks as they are stored."""
+    """Sign these notebooks as they are stored; one that cannot be read is named, and left alone."""
     import nbformat
     from nbformat.sign import NotebookNotary
 
     notary = NotebookNotary()
     for path in paths:
-        notary.sign(nbformat.read(path, as_version=4))
+        try:
+            notebook = nbformat.read(path, as_version=4)
+        except (OSError, ValueError) as error:
+            print(f"{path.name} is no notebook ({type(error).__name__}): git checkout {path}")
+        else:
+            notary.sign(notebook)
 
 
 if __name__ == "__main__":

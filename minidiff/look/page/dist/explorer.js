@@ -215,7 +215,7 @@ var minidiff=(()=>{var he=Object.defineProperty;var Xe=Object.getOwnPropertyDesc
   .minidiff-page .beside { grid-column: 1; }
   .minidiff-page .line { grid-template-columns: minmax(0, 1fr) auto; gap: 0 10px; padding: 5px 0; }
   .minidiff-page .line .label { text-align: left; }
-  .minidiff-page .line .aside { display: flex; gap: 12px; }
+  .minidiff-page .line .aside { display: flex; flex-wrap: wrap; justify-content: end; gap: 0 12px; }
   .minidiff-page .cells { grid-row: 2; grid-column: 1 / -1; }
   .minidiff-page :is(.most, .key) { padding-left: 0; }
   .minidiff-page .tabs { gap: 0; }
@@ -225,6 +225,9 @@ var minidiff=(()=>{var he=Object.defineProperty;var Xe=Object.getOwnPropertyDesc
   .minidiff-page .hold .rail { grid-column: 1 / -1; }
   .minidiff-page .tab { padding: 8px 3.5px; font-size: 13.6px; }
   .minidiff-page table :is(th, td) { padding-left: 8px; white-space: normal; }
+}
+@container (max-width: 480px) {
+  .minidiff-page.compact .line { grid-template-columns: auto minmax(0, 1fr); }
 }
 `;var mt=["heads","wheel","steps","write"],D=`for name in names:
     print(na`,pe=(a=D)=>({bytes:P(a),bos:!0,query:null,tab:"heads",temperature:.8,places:{},wheels:{}});function X(a){let e=new URLSearchParams({text:L(a.bytes)});a.bos||e.set("bos",0),a.query!==null&&e.set("q",a.query),a.tab!=="heads"&&e.set("tab",a.tab),a.temperature!==.8&&e.set("temperature",a.temperature);for(let[t,{layer:i,head:s}]of Object.entries(a.places))e.set(t,`${i}.${s}`);for(let[t,{lam:i,off:s,heads:n}]of Object.entries(a.wheels)){let o=d=>`${Math.floor(d/n)}.${d%n}`,l=i.map((d,p)=>d===null?null:`${o(p)}:${d}`).filter(Boolean),h=s.map((d,p)=>d?o(p):null).filter(Boolean);l.length===i.length&&i.every(d=>d===i[0])?e.set(`${t}.lam`,`all:${i[0]}`):l.length&&e.set(`${t}.lam`,l.join(",")),h.length&&e.set(`${t}.off`,h.join(","))}return e.toString()}function ce(a,e,t=D){let i=new URLSearchParams(a.replace(/^#/,"")),s=pe(i.get("text")??t),n=o=>i.get(o)?.trim()?Number(i.get(o)):NaN;s.bos=i.get("bos")!=="0",Number.isInteger(n("q"))&&(s.query=Math.max(0,n("q"))),mt.includes(i.get("tab"))&&(s.tab=i.get("tab")),n("temperature")>=0&&(s.temperature=M(n("temperature"),0,2));for(let[o,{layers:l,heads:h}]of Object.entries(e)){let f=c=>{let[g,m]=(c??"").split(".").map(Number);return Number.isInteger(g)&&Number.isInteger(m)&&g>=0&&m>=0&&g<l&&m<h?{layer:g,head:m}:null},d=f(i.get(o));d&&(s.places[o]=d);let p={lam:Array(l*h).fill(null),off:Array(l*h).fill(!1),heads:h};for(let c of(i.get(`${o}.lam`)??"").split(",")){let[g,m]=c.split(":");if(!m?.trim()||!(Number(m)>=0&&Number(m)<=1))continue;let x=f(g);g==="all"?p.lam.fill(Number(m)):x&&(p.lam[x.layer*h+x.head]=Number(m))}for(let c of(i.get(`${o}.off`)??"").split(",")){let g=f(c);g&&(p.off[g.layer*h+g.head]=!0)}T(p)&&(s.wheels[o]=p)}return s}var T=a=>!!a&&(a.lam.some(e=>e!==null)||a.off.some(Boolean));var gt="Where does attention look?",ut="Two small language models run inside this page. Point at a letter: its attention colours the text, softmax in blue, DIFF V2 in orange.",At={"a repetition":D,"a function":`def area(width, height):
