@@ -84,7 +84,7 @@ WRONG = {
         (([1.0] * 8, 0.9, 1.1, "worse"), "different seeds"),
     ],
     "prediction": [
-        (("more", BAD), "+1 or -1"),
+        (("more", BAD), "plus one or minus one"),
         ((1, [1.0, 2.0]), "at least 5"),
         ((1, 3.0), "at least 5"),
         ((1, [1.0, float("nan"), 1, 1, 1]), "not finite"),
