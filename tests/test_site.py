@@ -58,7 +58,8 @@ def test_every_notebook_has_its_page_with_every_cell_and_picture(site):
     for path in NOTEBOOKS:
         page = (site / path.relative_to(ROOT)).with_suffix(".html").read_text(encoding="utf-8")
         cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-        shown = [c for c in cells if "remove-input" not in c.metadata.get("tags", [])]
+        hidden = {"remove-input", "remove-cell"}  # on the slides; the cell for Colab
+        shown = [c for c in cells if not hidden & set(c.metadata.get("tags", []))]
         data = [out.data for c in cells for out in c.outputs if "data" in out]
         assert page.count('class="cell_input ') == len(shown), path.name
         pictures = [d for d in data if "image/png" in d and "text/html" not in d]
