@@ -103,6 +103,7 @@ WRONG = {
         ((ON_BOS, "top_share_eff"), "sees this one"),
         ((A, "first_share_eff"), "sees token 0"),
         ((A, "entropy"), "name one token"),
+        ((A, "top_share_a2"), "second map"),
         ((A, "tops"), "no column"),
         ((torch.full((64, 64), 1 / 64), "top_share_eff"), "causal"),
         ((torch.eye(64), "top_share_eff"), "Only"),

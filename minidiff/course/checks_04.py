@@ -44,6 +44,7 @@ def hidden_sink(maps, column):
     column = str(column)
     expect(column in probe.COLUMNS, f"The map is right. probe() has no column {column!r}.")
     expect(not column.startswith(("first", "sink")), f"The map is right. {column} sees token 0.")
+    expect(column != "top_share_a2", "The map is right. a2 is the second map of a pair.")
     expect(column.startswith("top_share"), f"The map is right. Does {column} name one token?")
     return "It is worth a look at any model with separators or line ends."
 

@@ -195,8 +195,8 @@ def off_by_position(bins, solid, dashed):
     """
     fig, ax = plt.subplots(figsize=(11, 5.2))
     middle = [round((a * b) ** 0.5) for a, b in bins]  # no parts of a token
-    for (label, ratio), mark in zip(solid.items(), "os", strict=False):
-        look = {"color": colour(label), "marker": mark}
+    for label, ratio in solid.items():
+        look = {"color": colour(label), "marker": dots(label)["marker"]}
         ax.plot(middle, ratio, "-", label=label, **look)
         ax.plot(middle, dashed[label], "--", label=f"{label}, BOS as zero", **look)
     ax.axhline(1, color="black", linewidth=1)
