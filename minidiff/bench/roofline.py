@@ -176,6 +176,9 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, default=Path("notebooks/results"))
     parser.add_argument("--out", type=Path, help="default: roofline.json in that folder")
     args = parser.parse_args()
-    found = {"command": shlex.join(["python", *sys.orig_argv[1:]])} | roofline(args.results)
+    try:
+        found = {"command": shlex.join(["python", *sys.orig_argv[1:]])} | roofline(args.results)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     show(found)
     replace_text(args.out or args.results / "roofline.json", dumps(found, indent=1) + "\n")
