@@ -45,6 +45,8 @@ def test_the_marks_follow_each_other_and_leave_ten_minutes():
     every = [marks(source) for source in notes()]
     assert every[0][0] == 0 and every[-1][1] <= 40
     assert all(before[1] == after[0] for before, after in pairwise(every))
+    everywhere = "".join(c.source for c in nbformat.read(LESSON, as_version=4).cells)
+    assert len(re.findall(r"[Mm]inute \d+ to", everywhere)) == len(every)  # none on a slide
 
 
 @pytest.mark.parametrize("source", notes(), ids=lambda source: source.partition("\n")[0])
