@@ -49,6 +49,7 @@ RIGHT = {
     "own_attention": [(Doubled,), (DiffV2Attention,), (SoftmaxAttention, 3)],
     "verdict_of": [
         (GOOD, LOW, HIGH, "better"),
+        (GOOD, round(LOW, 2), round(HIGH, 2), "better"),
         (torch.tensor(BAD), UP_LOW, UP_HIGH, "worse"),
         (OPEN, WIDE_LOW, WIDE_HIGH, "not shown"),
     ],
@@ -91,6 +92,7 @@ WRONG = {
     ],
     "harder_world": [
         (([1.0, 0.99, 1, 1], [1.0, 0.98, 1, 1], 0.06), "compares nothing"),
+        (([1.0] * 4, [1.0] * 4, 0.06), "compares nothing"),
         (([0.06, 0.05, 0.07, 0.06], [0.06, 0.07, 0.07, 0.06], 0.06), "nobody learned"),
         (([0.4, 0.5, 0.6, 0.5], [0.3, 0.2, 0.4, 0.3, 0.3], 0.06), "pairs"),
         (([0.4, 0.5, 0.6, 0.5], [0.3, 0.2, 0.4, 0.3], 1), "chance level"),

@@ -45,8 +45,8 @@ STYLE = """
 .reveal .slide-number { right: auto; left: 8px; background: none; color: #5a5a5a }
 .reveal .jp-Cell { padding: 2px 0 }
 .reveal :is(.jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser, .anchor-link) { display: none }
-.reveal .highlight pre { font-size: 24px; line-height: 1.4; padding: 12px }
-.reveal .jp-OutputArea-output pre { font-size: 24px; line-height: 1.4 }
+.reveal div.highlight > pre { font-size: 24px; line-height: 1.4; padding: 12px }
+.reveal div.jp-OutputArea-output.jp-RenderedText > pre { font-size: 24px; line-height: 1.4 }
 .reveal .minidiff-form { zoom: 1.04; margin: 0 auto }
 .reveal .minidiff-form :is(table, p) { font: 16px/1.4 sans-serif; margin: 4px 0 }
 .reveal .minidiff-form :is(td, th) { padding: 3px 22px 3px 0; text-align: left }
