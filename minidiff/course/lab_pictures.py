@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from minidiff.look.plots import DASHED, DOT, colour, styled
+from minidiff.look.style import DASHED, dots, line, styled
 
 
 @styled
@@ -16,13 +16,17 @@ def learning(panels, levels):
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(14, 5.4), sharey=True, squeeze=False)
     for ax, (title, models) in zip(axes[0], panels.items(), strict=True):
-        for (label, rows), style in zip(models.items(), ("-", "--", ":", "-."), strict=False):
+        free = ["-.", ":", "--", "-"]  # for those whose own line style is taken
+        for label, rows in models.items():
+            look = line(label)
+            look["linestyle"] = look["linestyle"] if look["linestyle"] in free else free[0]
+            free.remove(look["linestyle"])
             curves = np.array([row["curve"] for row in rows])  # (seeds, 20)
             part = rows[0]["steps"] / curves.shape[1]
             step = part * (np.arange(curves.shape[1]) + 0.5)
-            ax.plot(step, curves.T, style, color=colour(label), alpha=0.25, linewidth=1)
+            ax.plot(step, curves.T, alpha=0.25, linewidth=1, **look)
             mean = f"{label} ({len(rows)} seeds)"
-            ax.plot(step, curves.mean(0), style, color=colour(label), linewidth=3, label=mean)
+            ax.plot(step, curves.mean(0), linewidth=3, label=mean, **look)
         for level, words in levels.items():
             ax.axhline(level, zorder=0, **DASHED)
             ax.text(0.99, level + 0.02, words, ha="right", transform=ax.get_yaxis_transform())
@@ -37,8 +41,7 @@ def by_seed(values, xlabel, level=None):
     """One number a seed, a row of dots for each label; the bar is the mean; dashed: a level."""
     fig, ax = plt.subplots(figsize=(11, 1.4 + 0.62 * len(values)))
     for y, (label, numbers) in enumerate(values.items()):
-        look = {"color": colour(label), "markersize": 12, "linestyle": "", **DOT}
-        ax.plot(numbers, [y] * len(numbers), **look)
+        ax.plot(numbers, [y] * len(numbers), markersize=12, **dots(label))
         mean = np.mean(numbers)
         ax.plot([mean, mean], [y - 0.32, y + 0.32], color="black", linewidth=3)
     if level is not None:
