@@ -45,7 +45,7 @@ quick: .venv/ready  ## ruff, and the tests that take under a second: a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
-test: .venv/ready  ## ruff, the tests, and every notebook: 17 minutes on 2 CPU cores
+test: .venv/ready  ## ruff, the tests, and every notebook: 11 minutes on 2 CPU cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
