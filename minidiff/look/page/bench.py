@@ -4,7 +4,8 @@
     python -m minidiff.look.page.bench site/explorer results.json
 
 Each number is milliseconds from the input to the finished picture, median and 95th percentile:
-both models compute, in two workers, while the page draws.
+both models compute, in two workers, while the page draws. Only one is said to be of one model: what
+its worker needs to read one more byte, with the maps and numbers that it sends to the page.
 """
 
 import json
@@ -30,7 +31,9 @@ SETUP = """() => {
     };
     globalThis.actions = {
         prompt: (i) => page.change({ bytes: text(200, i), query: null, tab: "wheel" }),
+        again: () => page.change({ bytes: text(200, 0), query: null }),
         grow: (i) => page.change({ bytes: [...page.state.bytes, 97 + (i % 20)], query: null }),
+        alone: (i) => page.voices[i % 2].look({ ...page.state, bytes: [...text(200, 0), 97 + i] }),
         short: () => page.change({ bytes: text(50, 0), query: null, wheels: {}, tab: "wheel" }),
         hold: (i) => page.change({ wheels: fill((i % 50) / 50) }),
         heads: () => page.change({ wheels: {}, tab: "heads" }),
@@ -52,6 +55,8 @@ SETUP = """() => {
 ROUNDS = {  # action -> (what it is, how often)
     "prompt": ("a new prompt of 200 bytes", 15),
     "grow": ("one more byte at 200", 30),
+    "again": ("the first prompt of 200 bytes again", 1),
+    "alone": ("one more byte at 200, of one model, nothing drawn", 30),
     "short": ("a prompt of 50 bytes", 2),
     "hold": ("lambda of all heads held, 50 bytes", 40),
     "heads": ("open the overview of all heads, 50 bytes", 2),
