@@ -1,9 +1,11 @@
 """Sparse attention: who chooses the blocks, and that all see what was chosen and nothing else."""
 
 import dataclasses
+import functools
 import math
 
 import pytest
+import test_variants
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,13 +167,7 @@ def test_bad_settings_are_refused():
 # ---- In a model --------------------------------------------------------------------------------
 
 
-def tiny_model(name, **changes):
-    model = GPT(dataclasses.replace(TINY, attention=name, **changes)).double()
-    with torch.no_grad():
-        for block in model.blocks:
-            for parameter in block.attn.parameters():
-                parameter.normal_(std=0.5)
-    return model
+tiny_model = functools.partial(test_variants.tiny_model, tiny=TINY)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -34,9 +34,9 @@ def inputs(attn, T=9, B=2):
     return x, attn.qkv(x, rope_table(attn.config)[:T])
 
 
-def tiny_model(name, **changes):
+def tiny_model(name, tiny=TINY, **changes):
     """A small float64 GPT whose attention is far from uniform."""
-    model = GPT(dataclasses.replace(TINY, attention=name, **changes)).double()
+    model = GPT(dataclasses.replace(tiny, attention=name, **changes)).double()
     with torch.no_grad():
         for block in model.blocks:
             for parameter in block.attn.parameters():

@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+import functools
 import math
 
 import pytest
+import test_variants
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,13 +26,7 @@ def small_window(monkeypatch):
     monkeypatch.setattr(YocoAttention, "window", 4)
 
 
-def tiny_model(name, **changes):
-    model = GPT(dataclasses.replace(TINY, attention=name, **changes)).double()
-    with torch.no_grad():
-        for block in model.blocks:
-            for parameter in block.attn.parameters():
-                parameter.normal_(std=0.5)
-    return model
+tiny_model = functools.partial(test_variants.tiny_model, tiny=TINY)
 
 
 @settings(max_examples=40)
