@@ -138,15 +138,15 @@ _SDPA_ORDER = [  # the first that can run is used; cuDNN's was the fastest of th
 
 def _sdpa(q, k, v, causal, mask=None):
     n_queries, n_keys, grouped = q.shape[1], k.shape[1], q.shape[2] != k.shape[2]
-    if causal and 1 < n_queries < n_keys:  # is_causal would align its mask to the FIRST keys
-        mask = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device)
-        mask = mask.tril(n_keys - n_queries)
-    # bool: torch.export has a symbol for T. One query with a cache (T = 1) sees every key.
-    is_causal = causal and bool(n_queries == n_keys)
+    if causal and n_queries < n_keys:  # is_causal would align its mask to the FIRST keys
+        causal = False
+        if n_queries > 1:  # one query with a cache sees every key
+            mask = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device)
+            mask = mask.tril(n_keys - n_queries)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # SDPA wants (B, H, T, d)
     with sdpa_kernel(_SDPA_ORDER, set_priority=True) if q.is_cuda else nullcontext():
         return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
+            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped
         ).transpose(1, 2)  # (B, T, H, d)
 
 

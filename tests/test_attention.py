@@ -200,7 +200,7 @@ def test_flash_attn_runs_only_at_head_sizes_where_it_was_right(monkeypatch):
 
     assert chosen("auto", 64) == "flash4" and chosen("auto", 72) == "sdpa"
     assert chosen("pair", 64, PAIR) == "pair" == chosen("pair", 128, PAIR)
-    assert chosen("auto", 64, PAIR) is None  # flash-attn 4 is there, and nobody compared the two
+    assert chosen("auto", 64, PAIR) == "pair" and chosen("auto", 128, PAIR) is None
     for backend in ("flash", "flash2", "flash4"):
         with pytest.raises(RuntimeError, match=r"head size 72 .*use backend='sdpa'"):
             chosen(backend, 72)

@@ -73,8 +73,13 @@ def check(results, inputs, grad):
 @pytest.mark.slow
 @needs_triton
 def test_in_the_interpreter_it_agrees_with_naive_float64():
+    in_the_interpreter(__file__)
+
+
+def in_the_interpreter(file):
+    """Run a test file as a program in which Triton interprets its kernels."""
     env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-W", "ignore", __file__]
+    command = [sys.executable, "-W", "ignore", file]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if "only 0-dimensional arrays can be converted" in done.stderr:
         pytest.skip("this Triton's interpreter does not know NumPy >= 2.4")

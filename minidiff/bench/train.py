@@ -10,11 +10,12 @@ from typing import ClassVar
 import torch
 
 from minidiff import theory
-from minidiff.attention import PAIR, PLAIN, choose
+from minidiff.attention import PAIR, PLAIN, Kernel, choose
 from minidiff.bench import tools
 from minidiff.bench.figures import draw_train
+from minidiff.devices import compile_now, pick_device
 from minidiff.model import GPT, GPTConfig
-from minidiff.train import PRESETS, TrainConfig, make_optimizer, pick_device, training_step
+from minidiff.train import PRESETS, TrainConfig, make_optimizer, training_step
 from minidiff.variants import VARIANTS, variant
 
 SIZES = {  # name: (the model of DIFF V2, sequences in a step)
@@ -27,7 +28,12 @@ SIZES = {  # name: (the model of DIFF V2, sequences in a step)
 }  # fmt: skip
 
 
-OTHER_WAYS = ("two_steps", "published")
+OTHER_WAYS = {  # name: its variant
+    "two_steps": "diff_v2",
+    "pair": "diff_v2",
+    "published": "diff_v2",
+    "one_by_one": "softmax_1.5h",
+}
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,12 @@ class TrainBench:
     out: str = "runs/bench/train.json"  # the results; the figure goes beside them
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
     sizes: tuple[str, ...] = ("25m", "350m", "1b_layers")  # names in bench/train.py: SIZES
-    # names in variants, and DIFF V2 in two other ways: "two_steps", without the kernel for a pair,
-    # and "published", by flash-attn 2 with nothing compiled
+    # names in variants; DIFF V2 in other ways: by the kernel for a "pair", in "two_steps" without
+    # it, and as "published", by flash-attn 2 with nothing compiled; and softmax_1.5h with heads
+    # "one_by_one" by the same code as the pair
     variants: tuple[str, ...] = (
-        "softmax_1.5h", "diff_v2", "two_steps", "published", "softmax_h", "softmax_2h", "diff_v1",
+        "softmax_1.5h", "diff_v2", "pair", "two_steps", "one_by_one", "published", "softmax_h",
+        "softmax_2h", "diff_v1",
     )  # fmt: skip
     backend: str = "auto"  # how all but "published" compute attention
     compile: str = "blocks"  # blocks, model or none
@@ -49,7 +57,13 @@ class TrainBench:
     peak_tflops: float | None = None  # dense bf16 peak; None: 989 on an H100 or H200, else no MFU
     profile: bool = False  # also list the kernels of every variant by time
 
-    CPU: ClassVar = {"sizes": ("tiny",), "compile": "none", "steps": 1, "rounds": 3}
+    CPU: ClassVar = {
+        "sizes": ("tiny",),
+        "compile": "none",
+        "steps": 1,
+        "rounds": 3,
+        "variants": ("softmax_1.5h", "diff_v2", "two_steps", "published", "softmax_h", "diff_v1"),
+    }  # without what needs Triton
 
 
 def train(config=None):
@@ -66,7 +80,7 @@ def train(config=None):
     tools.check_names("compile", [config.compile], ["blocks", "model", "none"])
     device = pick_device(config.device)
     columns = ("size:9 variant:12 backend:7 compile:7 ms:8 tokens_per_s:12 tflops:7 mfu:6 "
-               "peak_gb:7 vs_softmax_1.5h:15 vs_published:12 warm_up_s:9")  # fmt: skip
+               "peak_gb:7 vs_softmax_1.5h:15 vs_one_by_one:13 vs_published:12")  # fmt: skip
     report = tools.Report(config, device, columns.split(), train.__doc__)
     for size in config.sizes:
         torch.compiler.reset()  # or the second size gets kernels that fit any size
@@ -84,7 +98,7 @@ def train(config=None):
         times = tools.time_rounds(steps, config.rounds, config.steps, device)
         for name, ms in times.items():
             row = rows[name] | tools.spread("ms", ms) | _speed(config, device, rows[name], ms)
-            for other in ("softmax_1.5h", "published"):
+            for other in ("softmax_1.5h", "one_by_one", "published"):
                 if other in times:  # tokens/s of this one over those of the other
                     row |= tools.ratios(f"vs_{other}", times, of=other, to=name)
             report.add(row)
@@ -100,17 +114,14 @@ def train(config=None):
 def _prepare(config, device, size, name):
     """Build and warm up a model: (a function that makes one training step, facts for its row)."""
     shape, batch = SIZES[size]
-    shape = variant(shape, "diff_v2" if name in OTHER_WAYS else name)
+    shape = variant(shape, OTHER_WAYS.get(name, name))
     backend, how = _way(config, device, name, shape)
     baseline = torch.cuda.memory_allocated() if device.type == "cuda" else None
     torch.manual_seed(0)
     with device:
         model = GPT(dataclasses.replace(shape, backend=backend))
     optimizer = make_optimizer(model, TrainConfig(lr=3e-4))
-    if how == "blocks":
-        for block in model.blocks:
-            block.compile()
-    forward = torch.compile(model) if how == "model" else model
+    forward = compile_now(model, how)
     tokens = torch.randint(shape.vocab_size, (batch, shape.block_size + 1), device=device)
 
     def step():
@@ -136,7 +147,15 @@ def _way(config, device, name, shape):
         return ("flash2" if device.type == "cuda" else config.backend), "none"
     if name == "two_steps":
         return _kernel(PLAIN, config.backend, device, shape), config.compile
-    return config.backend, config.compile
+    if name == "one_by_one":
+        PLAIN.setdefault(name, [Kernel(name, _one_by_one)])  # only here: it is for timing
+    return (name if name in ("pair", "one_by_one") else config.backend), config.compile
+
+
+def _one_by_one(q, k, v, causal):
+    from minidiff.bench.one_by_one import softmax_attention  # needs triton
+
+    return softmax_attention(q, k, v, causal)
 
 
 def _kernel(operation, backend, device, shape):
@@ -166,16 +185,28 @@ def _speed(config, device, row, ms):
     return {"tokens_per_s": tools.rounded(per_second), "tflops": tools.rounded(tflops), "mfu": mfu}
 
 
-def kernel_times(step, device, limit=80):
-    """Lines "ms share calls kernel" of one step, by time on the device, largest first."""
+def kernel_times(step, device, limit=80, steps=4, run_in_s=2.0):
+    """Lines "ms share calls kernel" of one step, by time on the device, largest first.
+
+    The mean of some steps in a row. Others come before: after seconds of work a GPU reaches its
+    power limit and lowers its clock, and a step alone looks faster than those of a training run.
+    """
     kind = "cuda" if device.type == "cuda" else "cpu"
+    start = time.perf_counter()
+    while kind == "cuda" and time.perf_counter() - start < run_in_s:
+        step()
+        torch.cuda.synchronize()
     activity = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[getattr(activity, kind.upper())]) as profiler:
-        step()
+        for _ in range(steps):
+            step()
         if kind == "cuda":
             torch.cuda.synchronize()
-    field = "self_device_time_total" if kind == "cuda" else "self_cpu_time_total"
-    found = [(getattr(event, field), event.count, event.key) for event in profiler.key_averages()]
+    field = f"self_{'device' if kind == 'cuda' else 'cpu'}_time_total"
+    found = [
+        (getattr(event, field) / steps, round(event.count / steps), event.key)
+        for event in profiler.key_averages()
+    ]
     total = sum(time for time, _, _ in found)
     top = sorted(found, reverse=True)[:limit]
     return [f"{t / 1e3:8.3f} ms {t / total:6.1%} {n:5d}x {name[:110]}" for t, n, name in top]

@@ -49,17 +49,9 @@ _FLASH2 = needs("flash_attn", "flash-attn", (8, 0), (32, 64, 128))
 _FLASH4 = needs("flash_attn.cute.interface", "flash-attn-4", (9, 0), (32, 64, 128))
 _SPLIT = needs("minidiff.fast.decode", "triton", (8, 0), range(8, 257, 8), _one_query)
 _PAIR = needs("minidiff.fast.pair_kernel", "triton", (9, 0), pair.HEAD_SIZES, _as_many_keys)
+# "auto" takes the pair where a training step was faster by it than in two steps, by cuDNN and by
+# flash-attn 4 (bench_pair.json, bench_pair_flash4.json): not at d = 128.
 _PAIR_64 = needs("minidiff.fast.pair_kernel", "triton", (9, 0), (64,), _as_many_keys)
-
-
-def _pair_by_itself(q, k, v):
-    """Where "auto" takes the pair: where a training step was faster by it (bench_pair.json). At
-    d = 128 it was not, and beside flash-attn 4 it was not measured."""
-    if _FLASH4(q, k, v) is None:
-        return "flash-attn 4 can run, and the two were not compared; use backend='pair'"
-    return _PAIR_64(q, k, v)
-
-
 _SDPA, _SDPA_CACHED = _any_gpu(SDPA), _any_gpu(SDPA_CACHED)
 _flash2, _flash4 = Kernel("flash2", flash.flash2, _FLASH2), Kernel("flash4", flash.flash4, _FLASH4)
 _flash2_cached = Kernel("flash2", flash.flash2_cached, _FLASH2)
@@ -82,7 +74,7 @@ CACHED |= {
     "flash4": [_flash2_cached, _SDPA_CACHED],
 }
 PAIR |= {backend: [None] for backend in PLAIN}
-PAIR |= {"auto": [_pair._replace(can_run=_pair_by_itself), None], "pair": [_pair]}
+PAIR |= {"auto": [_pair._replace(can_run=_PAIR_64), None], "pair": [_pair]}
 PLAIN["pair"], CACHED["pair"] = PLAIN["auto"], CACHED["auto"]  # where there is no pair
 
 WRITERS.append(decoder.write)

@@ -17,7 +17,7 @@ from minidiff.generate import KVCache
 
 log = logging.getLogger("minidiff")
 
-FUSE_FROM = 128  # new tokens; for fewer, a new machine need not compile step.py's kernels
+WRITE_FROM = 128  # new tokens; for fewer, a new machine need not compile any kernel for seconds
 
 
 @torch.inference_mode()
@@ -26,11 +26,11 @@ def write(model, idx, n_new, temperature, top_k, seed, *, fused=None):
 
     Args:
         model, idx, temperature, top_k: as in generate. n_new >= 0 tokens fit the block.
-        seed: a whole number. fused: whether to use step.py's kernels; None: by rule.
+        seed: a whole number. fused: whether to use step.py's kernels; None: for a long text.
     Returns:
-        (B, T + n_new), or None: not on a GPU, or no Triton.
+        (B, T + n_new), or None: not on a GPU, no Triton, or (fused is None) a short text.
     """
-    if not idx.is_cuda or n_new == 0:
+    if not idx.is_cuda or n_new < (WRITE_FROM if fused is None else 1):
         return None
     if why := why_missing("minidiff.fast.draw"):
         _say("writing token by token: %s", why)
@@ -49,7 +49,7 @@ def write(model, idx, n_new, temperature, top_k, seed, *, fused=None):
         )  # fmt: skip
         next_token(model(idx, cache=cache)[0][:, -1].contiguous())  # the prompt
         if n_new > 1:
-            step = token_step(model, cache, B, n_new >= FUSE_FROM if fused is None else fused)
+            step = token_step(model, cache, B, fused is not False)
             graph, _ = record_graph(lambda: next_token(step(token)[:, -1]))  # runs it once, too
             if (took := time.perf_counter() - start) > 1:
                 log.info("made ready to write in %.1f s; Triton keeps what it compiled", took)

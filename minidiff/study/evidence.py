@@ -20,6 +20,7 @@ from minidiff.study.results import RETRIEVAL
 from minidiff.train import TrainConfig
 
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
+OTHER_FILES = ("claims_cpu", "bench_pair", "bench_pair_flash4", "bench_train", "bench_decode")
 SET_ASIDE = ("evidence_25m_rates_first",)  # no claim uses it: README.md beside it says why
 OF_A_ROW = ("machine", "date", "torch", "commit", "backend", "probe_windows", "retrieval_prompts")
 PACE = ("steps", "warmup_steps", "eval_every")  # what may differ between runs of equal time
@@ -152,7 +153,7 @@ class Evidence:
             study.rows += [about | {"file": path.stem} | row for row in data["rows"]]
         found = [study for study in studies.values() if study.rows]
         self.all = sorted(found, key=lambda study: (-study.steps, -len(study.rows)))
-        for name in ("claims_cpu", "bench_pair", "bench_train", "bench_decode"):
+        for name in OTHER_FILES:
             self.files[name] = load(self.folder / f"{name}.json")
 
     def studies(self, where="evidence_*"):
