@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from minidiff.look.style import DASHED, DOT, colour, dotted_line, styled
 
@@ -52,6 +53,7 @@ def worth_it(losses, gaps, fair=None):
             axes[2].plot(mean, y, color=colour("diff_v2"), markersize=13, **DOT)
         axes[2].set_yticks(range(len(fair)), list(fair))
         axes[2].set(xlabel="DIFF V2 − softmax (nats/byte)", ylim=(len(fair) - 0.5, -0.5))
+        axes[2].xaxis.set_major_locator(MaxNLocator(4))
         axes[2].set_title("What is held equal")
         axes[2].axvline(0, zorder=0, **DASHED)
     return fig

@@ -121,7 +121,7 @@ class Compare:
         begun = (out / CHECKPOINT).exists()  # it was stopped on the way
         config = self._config(name, lr, seed, out=str(out), resume=begun, overwrite=not begun)
         row = {"key": key, "variant": name, "lr": lr, "seed": seed, "steps": config.steps}
-        row["params"] = parameter_counts(self.config.model, name)
+        row |= {"params": parameter_counts(self.config.model, name)} | made_here()
         try:
             train(config, on_start=START.get(name), corpus=self._corpus)
         except FloatingPointError as error:
@@ -152,12 +152,17 @@ class Compare:
         return f"{name}-{size}-{self.config.steps}x{self.config.batch_size}-lr{rate}-seed{seed}"
 
     def _write(self, data):
-        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-        data |= {"machine": gpu, "torch": torch.__version__, "date": str(date.today())}
+        data |= made_here()
         if (command := " ".join(sys.argv)) not in data["command"]:
             data["command"].append(command)
         data["pairs"] = pairs(data["rows"])
         replace_text(self.results, json.dumps(data, indent=1) + "\n")
+
+
+def made_here():
+    """The card, PyTorch's version and the day: of a run, as a file may grow on several machines."""
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {"machine": card, "torch": torch.__version__, "date": str(date.today())}
 
 
 def join(files, result):
