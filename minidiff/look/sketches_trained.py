@@ -75,7 +75,7 @@ def reachable(values, lams):
     values, angle = np.asarray(values), np.linspace(0, 2 * np.pi, 721)
     far = np.stack([np.cos(angle), np.sin(angle)], 1) @ values.T  # (directions, n)
     ahead, behind = values[far.argmax(1)], values[far.argmin(1)]
-    fig, axes = plt.subplots(1, len(lams), figsize=(14, 4.4), sharex=True, sharey=True)
+    fig, axes = plt.subplots(1, len(lams), figsize=(10, 4.6), sharex=True, sharey=True)
     for ax, lam in zip(axes, lams, strict=True):
         edge = ahead - (lam or 0) * behind  # the farthest point in each direction
         name = "softmax" if lam is None else "diff_v2"
