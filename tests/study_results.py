@@ -45,7 +45,7 @@ def store(folder, name, rows, settings=SETTINGS, **more):
 def folder(path, **files):
     """A results folder with the real benches, and these files: name=rows."""
     path.mkdir(exist_ok=True)
-    for name in ("claims_cpu", "bench_pair", "bench_pair_flash4", "bench_train", "bench_decode"):
+    for name in ("claims_cpu", "bench_pair", "bench_pair_flash4", "bench_decode"):
         shutil.copy(RESULTS / f"{name}.json", path)
     for name, rows in files.items():
         store(path, name, rows)

@@ -75,7 +75,7 @@ def test_the_answer_says_what_was_planted(tmp_path):
     assert "nats a byte (25M, 1000 steps):" in text
     assert "Same parameters and steps: **yes and no**" in text  # it is lower at the large rate
     assert "Same GPU time: **not tested**, not run yet" in text
-    assert "too large: **yes**, -0.300 [-0.325, -0.275] at rate 0.006" in text
+    assert "too large (0.006): **yes**, -0.300 [-0.325, -0.275]" in text
 
 
 def test_the_readme_never_mixes_the_baselines_of_training_and_decoding():

@@ -256,13 +256,13 @@ class Cpu:
     unit: str
     digits: int = 3
     bound: float = 0.0
-    test: str = "t"  # "range" where the values are parts of one model: no sample, no confidence
+    test: str = "t"  # or "range" or "parts"
 
     def findings(self, evidence):
         """One."""
         data = evidence.files["claims_cpu"] | {"file": "claims_cpu"}
         sample = tuple(self.values(data))
-        if self.test == "range":
+        if self.test != "t":
             sample = statistics.median(sample), min(sample), max(sample)
         yield Finding(self.what, self.where, sample, self.test, self.claimed,
                       self.bound, self.digits, self.unit, made_by([data]))  # fmt: skip

@@ -20,7 +20,8 @@ from minidiff.study.results import RETRIEVAL
 from minidiff.train import TrainConfig
 
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
-OTHER_FILES = ("claims_cpu", "bench_pair", "bench_pair_flash4", "bench_train", "bench_decode")
+OTHER_FILES = ("claims_cpu", "bench_pair", "bench_decode")
+OPTIONAL = ("bench_pair_flash4",)  # needs flash-attn 4
 SET_ASIDE = ("evidence_25m_rates_first",)  # no claim uses it: README.md beside it says why
 OF_A_ROW = ("machine", "date", "torch", "commit", "backend", "probe_windows", "retrieval_prompts")
 PACE = ("steps", "warmup_steps", "eval_every")  # what may differ between runs of equal time
@@ -155,6 +156,9 @@ class Evidence:
         self.all = sorted(found, key=lambda study: (-study.steps, -len(study.rows)))
         for name in OTHER_FILES:
             self.files[name] = load(self.folder / f"{name}.json")
+        for name in OPTIONAL:
+            path = self.folder / f"{name}.json"
+            self.files[name] = load(path) if path.exists() else {"rows": []}
 
     def studies(self, where="evidence_*"):
         """Those of which a file's name fits the pattern: the longest runs first, then the most.

@@ -17,6 +17,7 @@ class Finding:
         "t"      Student's t for the mean of the sample, a value for each seed
         "sign"   exact (Clopper-Pearson): the share of values below 0 among those that are not 0
         "range"  the sample is (middle, lowest, highest) of repeated rounds; no confidence
+        "parts"  the same of the parts of one run, which decides as little as any one run
         "exact"  the sample is one number that has no error
     """
 
@@ -61,7 +62,7 @@ class Finding:
 
             below, of = self.signs
             return tuple(stats.binomtest(below, of).proportion_ci(confidence)) if of else (0.0, 1.0)
-        if self.test in ("exact", "range"):
+        if self.test in ("exact", "range", "parts"):
             return (self.number,) * 2 if self.test == "exact" else self.sample[1:]
         return math.nan, math.nan
 
@@ -72,7 +73,7 @@ class Finding:
         low, high = self.interval(confidence)
         if self.test == "exact":  # a bound that is reached is kept
             return "for" if self.claimed * (self.number - self.bound) >= 0 else "against"
-        if low > self.bound or high < self.bound:
+        if self.test != "parts" and (low > self.bound or high < self.bound):
             return "for" if (low > self.bound) == (self.claimed == ABOVE) else "against"
         return "open"
 

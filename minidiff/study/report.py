@@ -62,13 +62,13 @@ def readme_text(judged):
     loss, time, large = (found[number] for number in ("3, 12", "Q2", "Q4"))
     primary = found["7"].primary
     speed = next(f for f in found["7"].findings if f.what == primary.what and f.where == "25m")
-    speed = f" (at {speed.number:.2f} of the speed)"
+    speed = f" (DIFF V2 at {speed.number:.2f} of softmax's speed)"
     size = f" ({_where(loss).rpartition(', ')[0]})" if loss.primary else ""
     lines = [
         INTRODUCTION.format(size),
         _case("Same parameters and steps", loss) + _other_rates(loss, _rate(large)),
         _case("Same GPU time", time) + speed,
-        _case("Learning rate too large", large) + _at(large),
+        _case(f"Learning rate too large{_rate(large) and f' ({_rate(large)})'}", large),
     ]
     table = rows(
         (
@@ -76,7 +76,7 @@ def readme_text(judged):
              _notebook(each, "notebooks"))
             for each in judged if each.claim.question
         ),
-        "question", "verdict", "number [95%]", "of what", "where", "why",
+        "question", "verdict", "number [95%; speed: range]", "of what", "where", "why",
     )  # fmt: skip
     return "\n".join(lines) + f"\n\n{FIGURE}\n\n{table}"
 
@@ -171,8 +171,9 @@ def _losses(evidence):
     lines = []
     for study in evidence.all:
         for name in PAIR:
-            best = study.best_rate(name)
-            for lr in study.rates(name):
+            rates = study.rates(name)
+            best = study.best_rate(name) if len(rates) > 1 else None
+            for lr in rates:
                 mean, low, high = study.mean(name, "val_loss", lr)
                 span = f"{mean:.4f}" + (f" [{low:.4f}, {high:.4f}]" if low == low else "")
                 lines.append((study.label, _names(study), LABELS[name], f"{lr:g}", span,
@@ -268,7 +269,8 @@ Written by `python -m minidiff claims --write` from the files beside it: change 
 *value [95%]* is a mean with Student's t interval over the seeds; for spikes, which are counts, the
 share of the seeds with fewer (ties are left out), with its exact interval: a sign test, in which a
 seed counts once, however many rates it was run at, and under six seeds decide nothing; for benches
-the median and the range over rounds, and so for the parts of one model. *one run* has no interval.
+the median and the range over rounds; for the parts of one run the same, which decides nothing.
+*one run* has no interval. Two benches of one and the same code differ by up to 2%.
 *says* is where the interval lies: for, against, or open where it holds the bound (0, or what the
 number names); *shown* has no vote. For the lines that are not bold it is the wider interval, 95%
 for all of a claim together, that counts.
