@@ -1,4 +1,4 @@
-"""minidiff: Differential Transformer V2, small enough to read in one sitting."""
+"""minidiff: Differential Transformer V2, its model in two files to read in one sitting."""
 
 from minidiff.attention import attention, attention_weights, diff_attention, differential
 from minidiff.fast import available_backends  # also adds its kernels to attention.py

@@ -72,13 +72,25 @@ def readme_text(judged):
     ]
     table = rows(
         (
-            (each.claim.question, f"**{each.verdict}**", _number(each), _what(each), _where(each),
+            (each.claim.question, f"**{each.verdict}**", *_over_sizes(each),
              _notebook(each, "notebooks"))
             for each in judged if each.claim.question
         ),
-        "question", "verdict", "number [95%; speed: range]", "of what", "where", "why",
+        "question", "verdict", "number [95%]", "of what", "where", "why",
     )  # fmt: skip
     return "\n".join(lines) + f"\n\n{FIGURE}\n\n{table}"
+
+
+def _over_sizes(each):
+    """(number, of what, where) of a claim; for a bench the range over all sizes of its kind."""
+    first = each.primary
+    if not first or first.test != "range":
+        return _number(each), _what(each), _where(each)
+    kind, _, size = first.where.partition(", ")  # "whole step, 64 x 2048", or the size alone
+    alike = [f.number for f in each.findings if f.what == first.what
+             and (not size or f.where.startswith(kind + ", "))]  # fmt: skip
+    where = f"{len(alike)} sizes" + (f", {kind}" if size else "")
+    return f"{min(alike):.2f} to {max(alike):.2f}", _what(each), where
 
 
 def _case(fixed, each):
