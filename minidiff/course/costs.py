@@ -20,13 +20,13 @@ PARTS = {  # of a training step: kind of kernel -> its colour
     "other kernels": "#999999",
     "in no kernel": "#e8e8e8",
 }
-NAMES = (  # of kernels: the first whose part is found decides
-    ("x triton_", "element by element"),  # what torch.compile fuses: norms, RoPE, the subtraction
-    ("sdpa", "attention"), ("cudnn::fusion", "attention"), ("x _forward", "attention"),
-    ("_backward_queries", "attention"), ("_backward_keys", "attention"),
-    ("nvjet", "matrix products"), ("cublas", "matrix products"), ("cutlass", "matrix products"),
-    ("", "other kernels"),
-)  # fmt: skip
+KINDS = {  # group of kernels in roofline.json, by how its name begins -> its part of the step
+    "attention": "attention", "matmuls": "matrix products", "logits": "matrix products",
+    "subtraction": "element by element", "norms": "element by element",
+    "rotary": "element by element", "SwiGLU": "element by element",
+    "casts": "other kernels", "clipping": "other kernels", "cross": "other kernels",
+    "embedding": "other kernels", "others": "other kernels",
+}  # fmt: skip
 
 
 def card(file):
@@ -46,52 +46,39 @@ def extra_time(row, baseline="softmax_1.5h", speed=True):
     return more[0], min(more), max(more)
 
 
-def step_parts(lines, ms):
-    """The ms of one training step by kind of kernel.
-
-    Args:
-        lines: "ms share calls kernel", of bench train --profile. ms: the time of a whole step,
-            measured apart; what the kernels do not fill of it is "in no kernel".
-    """
-    parts = dict.fromkeys(PARTS, 0.0)
-    for line in lines:
-        kind = next(kind for part, kind in NAMES if part in line)
-        parts[kind] += float(line.split("ms")[0])
-    return parts | {"in no kernel": ms - sum(parts.values())}
-
-
-def profiled_steps(two_steps, fused):
-    """size -> {what, card: its parts}, of bench_profile.json and bench_pair_profile.json."""
-    ms = {(row["size"], row["variant"]): row["ms"] for row in fused["rows"]}
+def profiled_steps(roofline):
+    """size -> {way: the ms of a training step by PARTS}, of roofline.json."""
     found = {}
-    for size, kernels in fused["profile"].items():
-        found[size] = steps = {}
-        for name, what in (("softmax_1.5h", "softmax 1.5h"), ("diff_v2", "two steps")):
-            parts = step_parts(two_steps["profile"][size][name], two_steps["ms"][size][name])
-            steps[f"{what}, {card(two_steps)}"] = parts
-        for name, what in (("softmax_1.5h", "softmax 1.5h"), ("diff_v2", "fused pair")):
-            steps[f"{what}, {card(fused)}"] = step_parts(kernels[name], ms[size, name])
+    for step in roofline["steps"]:
+        parts = found.setdefault(step["size"], {})[step["way"]] = dict.fromkeys(PARTS, 0.0)
+        parts["in no kernel"] = step["no_kernel_ms"]
+    for row in roofline["rows"]:
+        kind = KINDS[row["group"].replace(",", "").split()[0]]
+        found[row["size"]][row["way"]][kind] += row["ms"]
     return found
 
 
 def training_costs(bench_pair):
     """Size -> {"fused pair": extra_time, "two steps": extra_time}, of a training step."""
     rows = {(row["size"], row["variant"]): row for row in bench_pair["rows"]}
-    return {
-        label: {
-            "fused pair": extra_time(rows[size, "diff_v2"]),
-            "two steps": extra_time(rows[size, "two_steps"]),
-        }
-        for size, label in SIZES.items()
-    }
+    found = {}
+    for size, label in SIZES.items():
+        auto = rows[size, "diff_v2"]
+        fused = auto if auto["backend"] == "pair" else rows[size, "pair"]
+        ways = {"fused pair": fused, "two steps": rows[size, "two_steps"]}
+        found[label] = {way: extra_time(row) for way, row in ways.items()}
+    return found
 
 
 def by_setting(bench_decode, what):
-    """(sequences, tokens in the cache) -> {variant: row}, of "step" or "attention" (our kernel)."""
+    """(sequences, tokens in the cache) -> {variant: row}, of "attention" (our kernel), of "step" by
+    the model's modules, or of "fused", the step in six kernels a layer."""
+    wanted = {"attention": ("attention", None), "step": ("step", "modules"),
+              "fused": ("step", "fused")}[what]  # fmt: skip
     found = {}
     for row in bench_decode["rows"]:
-        ours = row.get("kernel", "cached") == "cached" and row.get("how") != "fused"
-        if row["what"] == what and ours and "ms" in row:
+        ours = row["what"] == "step" or row.get("kernel") == "cached"
+        if (row["what"], row.get("how")) == wanted and ours and "ms" in row:
             found.setdefault((row["batch"], row["context"]), {})[row["variant"]] = row
     return dict(sorted(found.items()))
 
