@@ -8,9 +8,9 @@ import numpy as np
 
 from minidiff.look.plots import DASHED, DOT, colour, styled
 
-WAYS = (  # to train DIFF V2: name, place beside the other, colours of its bar and of its name
-    ("two steps", -0.2, "#f0b48a", "black"),
-    ("fused pair", 0.2, colour("diff_v2"), "white"),
+WAYS = (  # to train DIFF V2: name, place beside the other, colour
+    ("two steps", -0.2, "#f0b48a"),
+    ("fused pair", 0.2, colour("diff_v2")),
 )
 SIZES = {"25m": "25M", "350m": "350M", "1b_layers": "layers of\na 1B model"}
 PARTS = {  # of a training step: kind of kernel -> its colour
@@ -105,11 +105,10 @@ def answer(training, writing, titles):
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(14, 6.4))
     for y, ways in enumerate(training.values()):
-        for way, shift, tint, ink in WAYS:
-            _bar(left, y + shift, ways[way], tint, 0.36)
-            left.text(0.3, y + shift, way, va="center", color=ink)
+        for way, shift, tint in WAYS:
+            _bar(left, y + shift, ways[way], tint, 0.36, f", {way}")
     for y, (step, alone) in enumerate(writing.values()):
-        _bar(right, y, step, colour("diff_v2"), 0.7, label=None if y else "whole step")
+        _bar(right, y, step, colour("diff_v2"), 0.7)
         look = {"color": "black", "linestyle": "", "markersize": 10, **DOT}
         right.plot(alone[0], y, label=None if y else "attention alone", **look)
     left.set_xlabel("extra time of a step (%), softmax 1.5h = 0")
@@ -121,16 +120,18 @@ def answer(training, writing, titles):
         ax.grid(axis="y", visible=False)
         ax.invert_yaxis()
         ax.margins(x=0.14)
+    left.margins(x=0.45)  # for the names
+    right.patches[0].set_label("whole step")
     right.legend(loc="lower right")
     return fig
 
 
-def _bar(ax, y, found, tint, height, label=None):
-    """A bar of the median with the range over rounds, and its number."""
+def _bar(ax, y, found, tint, height, name=""):
+    """A bar of the median with the range over rounds, its number and its name."""
     median, low, high = found
-    ax.barh(y, median, height, color=tint, label=label)
+    ax.barh(y, median, height, color=tint)
     ax.plot([low, high], [y, y], color="black", linewidth=2)
-    ax.annotate(f"{median:.0f}%", (high, y), (6, 0), textcoords="offset points", va="center")
+    ax.annotate(f"{median:.0f}%{name}", (high, y), (6, 0), textcoords="offset points", va="center")
 
 
 @styled
@@ -177,7 +178,8 @@ def measured_steps(steps):
                 start += ms
             ax.text(1.01 * start, y, f"{start:.0f}", va="center", fontweight="bold")
         ax.set_yticks(range(len(found)), found if ax is axes[0][0] else [""] * len(found))
-        ax.set(xlabel="ms of one training step", title=size.upper())
+        ax.set(xlabel="ms of one training step", title=SIZES[size].replace("\n", " "))
+        ax.locator_params(axis="x", nbins=5)
         ax.margins(x=0.1)
         ax.grid(axis="y", visible=False)
         ax.invert_yaxis()
