@@ -1,5 +1,7 @@
 """Costs of notebook 06: read as the benches wrote them, and drawn as they are."""
 
+import re
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -56,6 +58,38 @@ def test_the_parts_of_a_step_make_the_step():
     kinds = {group: costs.KINDS[group.replace(",", "").split()[0]] for group in ROOFLINE["groups"]}
     assert set(kinds.values()) == set(costs.PARTS) - {"in no kernel"}
     assert kinds["norms and residual, backward"] == kinds["subtraction"] == "element by element"
+
+
+def test_the_tables_of_the_readme_are_the_files():
+    readme = (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8")
+    pair, flash4 = (
+        {(row["size"], row["variant"]): row for row in load(RESULTS / f"{name}.json")["rows"]}
+        for name in ("bench_pair", "bench_pair_flash4")
+    )
+    for size, begin in (
+        ("25m", "25M,"),
+        ("350m", "350M*,"),
+        ("1b_layers", "layers of a 1B model,"),
+    ):
+        (line,) = re.findall(rf"^\| {re.escape(begin)}.*", readme, re.MULTILINE)
+        fused = "pair" if size == "1b_layers" else "diff_v2"
+        expected = [
+            pair[size, name]["vs_softmax_1.5h"] for name in ("softmax_h", "two_steps", fused)
+        ]
+        expected += [flash4[size, name]["vs_softmax_1.5h"] for name in ("two_steps", "pair")]
+        found = [float(re.match(r" ([\d.]+)", cell)[1]) for cell in line.split("|")[3:-1]]
+        assert found == [round(x, 2) for x in expected]
+    settings = {what: costs.by_setting(BENCH["decode"], what) for what in ("attention", "step")}
+    lines = re.findall(r"^\| (\d+) x (\d+)k \| (.*) \|$", readme, re.MULTILINE)
+    assert len(lines) == 8
+    for batch, context, cells in lines:
+        alone, step = (of[int(batch), 1024 * int(context)] for of in settings.values())
+        found = [float(re.match(r"[\d.]+", cell)[0]) for cell in cells.split(" | ")]
+        assert found == [
+            round(alone["diff_v2"]["vs_softmax_h"], 2), round(100 * alone["diff_v2"]["of_copy"]),
+            *(round(row["vs_softmax_h"], 2) for row in (alone["diff_v1"], step["diff_v2"])),
+            round(step["diff_v1"]["vs_softmax_h"], 2),
+        ]  # fmt: skip
 
 
 def test_one_row_of_a_setting_is_that_of_our_kernel_and_of_the_way_asked_for():
