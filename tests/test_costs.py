@@ -1,5 +1,7 @@
 """Costs of notebook 06: read as the benches wrote them, and drawn as they are."""
 
+import re
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -11,10 +13,8 @@ from matplotlib.text import Text
 from minidiff.course import costs
 from minidiff.study.evidence import RESULTS, load
 
-BENCH = {
-    name: load(RESULTS / f"bench_{name}.json")
-    for name in ("train", "pair", "profile", "pair_profile", "decode", "writing")
-}
+BENCH = {name: load(RESULTS / f"bench_{name}.json") for name in ("pair", "decode")}
+ROOFLINE = load(RESULTS / "roofline.json")
 
 
 @pytest.fixture(autouse=True)
@@ -38,49 +38,70 @@ def test_extra_time_of_speeds_and_of_times_are_not_mixed_up():
 def test_a_slower_step_in_ms_is_one_with_extra_time():
     rows = {(row["size"], row["variant"]): row for row in BENCH["pair"]["rows"]}
     for size, label in costs.SIZES.items():
-        ms = rows[size, "diff_v2"]["ms"] / rows[size, "softmax_1.5h"]["ms"]
-        found = costs.training_costs(BENCH["pair"])[label]["fused pair"][0]
-        assert found == pytest.approx(100 * (ms - 1), abs=0.5)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "kind"),
-    [
-        ("cudnn_generated_fort_native_sdpa_sm90_flash_bprop", "attention"),
-        ("void cudnn::fusion::compute_dot_do_o_specialized", "attention"),
-        ("_forward", "attention"),
-        ("_backward_queries", "attention"),
-        ("_backward_keys", "attention"),
-        ("triton_poi_fused__unsafe_view_mul_silu_silu_backward_view_2", "element by element"),
-        ("triton_poi_fused__scaled_dot_product_attention_sdpa_mul", "element by element"),
-        ("nvjet_sm90_tst_256x128_64x4", "matrix products"),
-        ("void cutlass::Kernel2<cutlass_75>", "matrix products"),
-        ("void at::native::multi_tensor_apply_kernel", "other kernels"),
-        ("multi_layer_norm_forward", "other kernels"),
-    ],
-)
-def test_a_kernel_is_of_its_kind(kernel, kind):
-    parts = costs.step_parts([f"   2.500 ms  15.8%     8x {kernel}"], 10)
-    expected = dict.fromkeys(costs.PARTS, 0) | {kind: 2.5, "in no kernel": 7.5}
-    assert parts == pytest.approx(expected)
+        fused = "pair" if size == "1b_layers" else "diff_v2"  # not taken by auto at d = 128
+        for way, name in (("fused pair", fused), ("two steps", "two_steps")):
+            ms = rows[size, name]["ms"] / rows[size, "softmax_1.5h"]["ms"]
+            found = costs.training_costs(BENCH["pair"])[label][way][0]
+            assert found == pytest.approx(100 * (ms - 1), abs=1)  # medians of ratios, of times
 
 
 def test_the_parts_of_a_step_make_the_step():
-    for found in costs.profiled_steps(BENCH["profile"], BENCH["pair_profile"]).values():
-        assert len(found) == 4
-        for label, parts in found.items():
+    """And every group of kernels belongs to one part."""
+    found = costs.profiled_steps(ROOFLINE)
+    ms = {(row["size"], row["variant"]): row["ms"] for row in BENCH["pair"]["rows"]}
+    for size, steps in found.items():
+        assert list(steps) == ["softmax 1.5h", "softmax, pair's code", "fused pair", "two steps"]
+        for label, parts in steps.items():
             assert list(parts) == list(costs.PARTS)
-            assert min(parts.values()) >= 0, label  # kernels cannot take longer than the step
-    ms = {(row["size"], row["variant"]): row["ms"] for row in BENCH["pair_profile"]["rows"]}
-    assert sum(found["fused pair, H100"].values()) == pytest.approx(ms["350m", "diff_v2"])
+            assert min(parts.values()) >= 0, label
+        assert sum(steps["two steps"].values()) == pytest.approx(ms[size, "two_steps"], 1e-3)
+    kinds = {group: costs.KINDS[group.replace(",", "").split()[0]] for group in ROOFLINE["groups"]}
+    assert set(kinds.values()) == set(costs.PARTS) - {"in no kernel"}
+    assert kinds["norms and residual, backward"] == kinds["subtraction"] == "element by element"
 
 
-def test_one_row_of_a_setting_is_that_of_our_kernel_and_the_plain_step():
-    row = {"batch": 1, "context": 2048, "variant": "diff_v2", "what": "step", "ms": 1.0}
-    others = [row | {"kernel": "sdpa"}, row | {"how": "fused"}, row | {"what": "copy"}]
-    failed = {key: row[key] for key in row if key != "ms"} | {"context": 4096, "error": "memory"}
-    found = costs.by_setting({"rows": [row, *others, failed]}, "step")
-    assert found == {(1, 2048): {"diff_v2": row}}
+def test_the_tables_of_the_readme_are_the_files():
+    readme = (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8")
+    pair, flash4 = (
+        {(row["size"], row["variant"]): row for row in load(RESULTS / f"{name}.json")["rows"]}
+        for name in ("bench_pair", "bench_pair_flash4")
+    )
+    for size, begin in (
+        ("25m", "25M,"),
+        ("350m", "350M*,"),
+        ("1b_layers", "layers of a 1B model,"),
+    ):
+        (line,) = re.findall(rf"^\| {re.escape(begin)}.*", readme, re.MULTILINE)
+        fused = "pair" if size == "1b_layers" else "diff_v2"
+        expected = [
+            pair[size, name]["vs_softmax_1.5h"] for name in ("softmax_h", "two_steps", fused)
+        ]
+        expected += [flash4[size, name]["vs_softmax_1.5h"] for name in ("two_steps", "pair")]
+        found = [float(re.match(r" ([\d.]+)", cell)[1]) for cell in line.split("|")[3:-1]]
+        assert found == [round(x, 2) for x in expected]
+    settings = {what: costs.by_setting(BENCH["decode"], what) for what in ("attention", "step")}
+    lines = re.findall(r"^\| (\d+) x (\d+)k \| (.*) \|$", readme, re.MULTILINE)
+    assert len(lines) == 8
+    for batch, context, cells in lines:
+        alone, step = (of[int(batch), 1024 * int(context)] for of in settings.values())
+        found = [float(re.match(r"[\d.]+", cell)[0]) for cell in cells.split(" | ")]
+        assert found == [
+            round(alone["diff_v2"]["vs_softmax_h"], 2), round(100 * alone["diff_v2"]["of_copy"]),
+            *(round(row["vs_softmax_h"], 2) for row in (alone["diff_v1"], step["diff_v2"])),
+            round(step["diff_v1"]["vs_softmax_h"], 2),
+        ]  # fmt: skip
+
+
+def test_one_row_of_a_setting_is_that_of_our_kernel_and_of_the_way_asked_for():
+    step = {"batch": 1, "context": 2048, "variant": "diff_v2", "what": "step", "ms": 1.0}
+    step |= {"how": "modules", "kernel": "modules"}
+    fused = {key: step[key] for key in step if key != "kernel"} | {"how": "fused"}
+    alone = {key: step[key] for key in step if key != "how"} | {"what": "attention"}
+    failed = {key: step[key] for key in step if key != "ms"} | {"context": 4096, "error": "memory"}
+    alone, others = alone | {"kernel": "cached"}, [alone | {"kernel": "sdpa"}, failed]
+    rows = {"rows": [step, fused, alone, *others, step | {"what": "copy"}]}
+    for what, row in (("step", step), ("fused", fused), ("attention", alone)):
+        assert costs.by_setting(rows, what) == {(1, 2048): {"diff_v2": row}}
     assert list(costs.writing_costs(BENCH["decode"]))[:2] == ["1 × 2k", "1 × 8k"]
 
 
@@ -88,9 +109,9 @@ def all_figures():
     training = costs.training_costs(BENCH["pair"])
     writing = costs.writing_costs(BENCH["decode"])
     rows = [found["diff_v2"] for found in costs.by_setting(BENCH["decode"], "attention").values()]
-    profiled = costs.profiled_steps(BENCH["profile"], BENCH["pair_profile"])
+    profiled = costs.profiled_steps(ROOFLINE)
     return {
-        "answer": costs.answer(training, writing, ["Training on an H100", "Writing on an H200"]),
+        "answer": costs.answer(training, writing, ["Training on an H200", "Writing on an H200"]),
         "roofline": costs.roofline(rows, 989e12, 4.2e12, "H200"),
         "steps": costs.measured_steps(profiled),
     }
@@ -114,7 +135,7 @@ def test_the_bars_are_the_numbers():
     left, right = costs.answer(training, writing, ["a", "b"]).axes
     assert [bar.get_width() for bar in left.patches] == [20, 10]
     assert [bar.get_width() for bar in right.patches] == [12]
-    assert {"20%", "10%"} <= {text.get_text() for text in left.texts}
+    assert {text.get_text() for text in left.texts} == {"20%, two steps", "10%, fused pair"}
     parts = dict(zip(costs.PARTS, (1, 2, 3, 4, 5), strict=True))
     (ax,) = costs.measured_steps({"25m": {"softmax": parts}}).axes
     assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [

@@ -24,12 +24,14 @@ from minidiff.files import read_json, replace_text
 from minidiff.model import GPT
 from minidiff.variants import variant
 
-COPY = "bench_decode.json"
-PROFILES = {"two steps": "bench_profile.json", "fused pair": "bench_pair_profile.json"}
-READ = [COPY, *PROFILES.values()]
-MODELS = ("softmax_1.5h", "diff_v2")
-SHEETS = {"H100": (989e12, 3.35e12), "H200": (989e12, 4.8e12)}  # dense bf16 FLOP/s, bytes/s
-MFU, SPEED = {"25m": 0.35, "350m": 0.5}, 0.95  # targets: FLOPs used, speed against softmax 1.5h
+STEPS, COPY = "bench_pair.json", "bench_decode.json"  # the speed of a copy is in the second
+PEAK = 989e12  # FLOP/s of an H100 or H200, dense bf16, by the data sheet
+WAYS = {  # to train: the name of its model among the variants
+    "softmax 1.5h": "softmax_1.5h", "softmax, pair's code": "softmax_1.5h",
+    "fused pair": "diff_v2", "two steps": "diff_v2",
+}  # fmt: skip
+# targets: FLOPs used, and speed against softmax 1.5h
+MFU, SPEED = {"25m": 0.35, "350m": 0.5}, {"25m": 0.95, "350m": 0.95, "1b_layers": 0.9}
 
 # Which kernels compute what, by their names. cuBLAS names the layout of its operands: y = x W^T is
 # a TN, dx = dy W an NN, dW = dy^T x an NT product. One name serves matrices of many shapes: q, k,
@@ -52,21 +54,23 @@ GROUPS = {
     "clipping and AdamW": r"multi_tensor_apply|NormTwoOps|lpnorm",
     "cross entropy": r"nll_loss|softmax_warp",
     "embedding, last norm": r"layer_norm|GammaBeta|vectorized_gather|compute_grad_weight"
-    r"|at_cuda_detail|krn_partial|num_of_partial",
-    # copies, memsets and scalars, whose names do not say for whom; nobody needs them
-    "others": r"elementwise_kernel|Mem(set|cpy)|CatArray|^cu[A-Z]|^cuda[A-Z]",
+    r"|sum_and_scatter|at_cuda_detail|krn_partial|num_of_partial",
+    # copies, memsets and scalars, whose names do not say for whom, and the profiler; nobody needs
+    # them
+    "others": r"elementwise_kernel|Mem(set|cpy)|CatArray|^cu[A-Z]|^cuda[A-Z]|^Command Buffer",
 }  # fmt: skip
 NOTES = """
 FLOPs and least bytes of a training step by group of kernels, from the model's shape: bench/work.py.
 roof_ms: the sum, over operations, of the larger of FLOPs / peak and bytes / bandwidth. ms, calls:
-of one profiled step. share: roof_ms / ms. saves_ms: ms - roof_ms, what perfect kernels would save.
-step_ms: the median of whole steps, some in a row. no_kernel_ms: step_ms less the kernels of the
-profiled step: idle time, or kernels that are slower in steps in a row; the files cannot tell. mfu:
-of the whole step; mfu_kernels: without no_kernel_ms; mfu_roof: with every group at its roof.
-over_mfu_ms: what a step takes too long for an MFU of 35% (25m) or 50% (350m); over_softmax_ms: for
-0.95 of the speed of softmax 1.5h. vs_softmax_1.5h: ratios of tokens/s.
-Peak: the data sheet's, dense bf16. Bandwidth: on an H200 that of a copy (bench_decode.json); on an
-H100, where none was measured, the same share of the data sheet's.
+of one step, the mean of four profiled in a row after two seconds of such steps, so at the clock of
+a training run. share: roof_ms / ms. saves_ms: ms - roof_ms, what perfect kernels would save.
+step_ms: the median of whole steps, four in a row, the variants taking turns. no_kernel_ms: step_ms
+less the kernels: gaps between them, and what differs between the two measurements. mfu: of the
+whole step; mfu_kernels: without no_kernel_ms; mfu_roof: with every group at its roof. over_mfu_ms:
+what a step takes too long for an MFU of 35% (25m) or 50% (350m); over_softmax_ms: for 0.95 of the
+speed of softmax 1.5h (1b_layers: 0.90). vs_softmax_1.5h: ratios of tokens/s. Peak: the data
+sheet's, dense bf16. Bandwidth: that of a copy, by bench_decode.json. fused pair: the row that auto
+gives at d = 64, and the row "pair" at d = 128. softmax, pair's code: the row "one_by_one".
 """
 
 
@@ -88,19 +92,27 @@ def measured(lines):
     return found
 
 
-def step(size, name, pair, lines, step_ms, peak, bandwidth):
+def ways(file, size):
+    """The way to train -> its row in bench_pair.json."""
+    rows = {row["variant"]: row for row in file["rows"] if row["size"] == size}
+    fused = rows["diff_v2"] if rows["diff_v2"]["backend"] == "pair" else rows["pair"]
+    found = rows["softmax_1.5h"], rows["one_by_one"], fused, rows["two_steps"]
+    return dict(zip(WAYS, found, strict=True))
+
+
+def step(size, way, lines, step_ms, bandwidth):
     """(facts of one training step, a row for each group of its kernels, most to save first).
 
     Args:
-        size: of train.SIZES. name: a variant. pair: DIFF V2 as one operation. lines: its profile.
-        step_ms: time of a whole step. peak: FLOP/s. bandwidth: bytes/s.
+        size: of train.SIZES. way: of WAYS. lines: its profile. step_ms: time of a whole step.
+        bandwidth: bytes/s.
     """
     config, batch = SIZES[size]
     with torch.device("meta"):
-        model = GPT(variant(config, name))
-    work, rows = needed(model, batch, pair), []
+        model = GPT(variant(config, WAYS[way]))
+    work, rows = needed(model, batch, pair=way == "fused pair"), []
     for group, (ms, calls) in measured(lines).items():
-        roof = sum(part.roof_ms(peak, bandwidth) for part in work[group])
+        roof = sum(part.roof_ms(PEAK, bandwidth) for part in work[group])
         rows.append({
             "group": group, "calls": calls,
             "gflop": rounded(sum(part.flops for part in work[group]) / 1e9),
@@ -109,41 +121,43 @@ def step(size, name, pair, lines, step_ms, peak, bandwidth):
             "share": rounded(roof / ms, 3), "saves_ms": rounded(ms - roof, 3),
         })  # fmt: skip
     roof, kernels = (sum(row[key] for row in rows) for key in ("roof_ms", "ms"))
-    ideal = 1e3 * batch * config.block_size * flops_per_token(model) / peak  # ms at an MFU of 1
-    return {
+    ideal = 1e3 * batch * config.block_size * flops_per_token(model) / PEAK  # ms at an MFU of 1
+    facts = {
         "step_ms": step_ms, "kernels_ms": rounded(kernels), "roof_ms": rounded(roof),
         "no_kernel_ms": rounded(step_ms - kernels, 3), "mfu": rounded(ideal / step_ms, 3),
         "mfu_kernels": rounded(ideal / kernels, 3), "mfu_roof": rounded(ideal / roof, 3),
-        "over_mfu_ms": rounded(step_ms - ideal / MFU[size], 3),
-    }, sorted(rows, key=lambda row: -row["saves_ms"])  # fmt: skip
+    }  # fmt: skip
+    if size in MFU:
+        facts["over_mfu_ms"] = rounded(step_ms - ideal / MFU[size], 3)
+    return facts, sorted(rows, key=lambda row: -row["saves_ms"])
 
 
 def roofline(results):
     """What roofline.json holds: the profiles in a folder of results, beside what they need."""
-    files = {name: read_json(Path(results, name), "see README.md there") for name in READ}
-    copies = [row["gb_per_s"] for row in files[COPY]["rows"] if row["what"] == "copy"]
-    share = 1e9 * statistics.median(copies) / SHEETS[card(files[COPY])][1]
-    roofs = {gpu: (peak, rounded(share * sheet)) for gpu, (peak, sheet) in SHEETS.items()}
-    data = {"notes": " ".join(NOTES.split()), "files": READ, "flops_and_bytes_per_s": roofs,
-            "groups": GROUPS, "steps": [], "rows": []}  # fmt: skip
-    for way, name in PROFILES.items():
-        file, gpu = files[name], card(files[name])
-        for size, profile in file["profile"].items():
-            found = []
-            for model in MODELS:
-                pair = model == "diff_v2" and way == "fused pair"
-                where = {"card": gpu, "size": size, "model": model}
-                where |= {"way": way} if model == "diff_v2" else {}
-                ms = step_ms(file, size, model)
-                facts, rows = step(size, model, pair, profile[model], ms, *roofs[gpu])
-                found.append(where | facts)
-                data["rows"] += [where | row for row in rows]
-            softmax, diff = found
-            diff["over_softmax_ms"] = rounded(diff["step_ms"] - softmax["step_ms"] / SPEED, 3)
+    read = [STEPS, COPY]
+    steps, decode = (read_json(Path(results, name), "see README.md there") for name in read)
+    gpu = card(steps)
+    if card(decode) != gpu:
+        raise ValueError(f"{STEPS} is of an {gpu}, {COPY} of an {card(decode)}: measure on one")
+    copies = [row["gb_per_s"] for row in decode["rows"] if row["what"] == "copy"]
+    bandwidth = 1e9 * statistics.median(copies)
+    data = {"notes": " ".join(NOTES.split()), "files": read, "card": gpu,
+            "flops_and_bytes_per_s": [PEAK, bandwidth], "groups": GROUPS, "steps": [],
+            "rows": []}  # fmt: skip
+    for size, profile in steps["profile"].items():
+        softmax = None
+        for way, row in ways(steps, size).items():
+            where = {"size": size, "way": way}
+            facts, rows = step(size, way, profile[row["variant"]], row["ms"], bandwidth)
+            softmax = softmax or facts  # the first way
+            if WAYS[way] == "diff_v2":
+                longest = softmax["step_ms"] / SPEED[size]
+                facts["over_softmax_ms"] = rounded(facts["step_ms"] - longest, 3)
             for what in ("step", "kernels", "roof"):
-                ratio = softmax[f"{what}_ms"] / diff[f"{what}_ms"]
-                diff[f"vs_softmax_1.5h_{what}"] = rounded(ratio, 4)
-            data["steps"] += found
+                ratio = softmax[f"{what}_ms"] / facts[f"{what}_ms"]
+                facts[f"vs_softmax_1.5h_{what}"] = rounded(ratio, 4)
+            data["steps"].append(where | facts)
+            data["rows"] += [where | row for row in rows]
     return data
 
 
@@ -153,20 +167,13 @@ def card(file):
     return (machine if isinstance(machine, str) else machine["device"]).split()[1]
 
 
-def step_ms(file, size, model):
-    """The median time of a whole step, measured apart from its profile, in the same process."""
-    if "ms" in file:
-        return file["ms"][size][model]
-    return next(r["ms"] for r in file["rows"] if (r["size"], r["variant"]) == (size, model))
-
-
 def show(data):
     """Print each step and, below it, the groups of its kernels."""
     for facts in data["steps"]:
         print("\n" + ", ".join(f"{key} {value}" for key, value in facts.items()))
         print(f"{'':31}{'GFLOP':>9}{'GB':>8}{'roof ms':>9}{'ms':>9}{'share':>7}{'saves ms':>10}")
         for row in data["rows"]:
-            if all(row.get(key) == facts.get(key) for key in ("card", "size", "model", "way")):
+            if (row["size"], row["way"]) == (facts["size"], facts["way"]):
                 print(f"{row['group']:31}{row['gflop']:9.0f}{row['gb']:8.2f}{row['roof_ms']:9.2f}"
                       f"{row['ms']:9.2f}{row['share']:7.2f}{row['saves_ms']:10.2f}")  # fmt: skip
 

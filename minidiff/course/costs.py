@@ -8,9 +8,9 @@ import numpy as np
 
 from minidiff.look.plots import DASHED, DOT, colour, styled
 
-WAYS = (  # to train DIFF V2: name, place beside the other, colours of its bar and of its name
-    ("two steps", -0.2, "#f0b48a", "black"),
-    ("fused pair", 0.2, colour("diff_v2"), "white"),
+WAYS = (  # to train DIFF V2: name, place beside the other, colour
+    ("two steps", -0.2, "#f0b48a"),
+    ("fused pair", 0.2, colour("diff_v2")),
 )
 SIZES = {"25m": "25M", "350m": "350M", "1b_layers": "layers of\na 1B model"}
 PARTS = {  # of a training step: kind of kernel -> its colour
@@ -20,13 +20,13 @@ PARTS = {  # of a training step: kind of kernel -> its colour
     "other kernels": "#999999",
     "in no kernel": "#e8e8e8",
 }
-NAMES = (  # of kernels: the first whose part is found decides
-    ("x triton_", "element by element"),  # what torch.compile fuses: norms, RoPE, the subtraction
-    ("sdpa", "attention"), ("cudnn::fusion", "attention"), ("x _forward", "attention"),
-    ("_backward_queries", "attention"), ("_backward_keys", "attention"),
-    ("nvjet", "matrix products"), ("cublas", "matrix products"), ("cutlass", "matrix products"),
-    ("", "other kernels"),
-)  # fmt: skip
+KINDS = {  # group of kernels in roofline.json, by how its name begins -> its part of the step
+    "attention": "attention", "matmuls": "matrix products", "logits": "matrix products",
+    "subtraction": "element by element", "norms": "element by element",
+    "rotary": "element by element", "SwiGLU": "element by element",
+    "casts": "other kernels", "clipping": "other kernels", "cross": "other kernels",
+    "embedding": "other kernels", "others": "other kernels",
+}  # fmt: skip
 
 
 def card(file):
@@ -46,52 +46,39 @@ def extra_time(row, baseline="softmax_1.5h", speed=True):
     return more[0], min(more), max(more)
 
 
-def step_parts(lines, ms):
-    """The ms of one training step by kind of kernel.
-
-    Args:
-        lines: "ms share calls kernel", of bench train --profile. ms: the time of a whole step,
-            measured apart; what the kernels do not fill of it is "in no kernel".
-    """
-    parts = dict.fromkeys(PARTS, 0.0)
-    for line in lines:
-        kind = next(kind for part, kind in NAMES if part in line)
-        parts[kind] += float(line.split("ms")[0])
-    return parts | {"in no kernel": ms - sum(parts.values())}
-
-
-def profiled_steps(two_steps, fused):
-    """size -> {what, card: its parts}, of bench_profile.json and bench_pair_profile.json."""
-    ms = {(row["size"], row["variant"]): row["ms"] for row in fused["rows"]}
+def profiled_steps(roofline):
+    """size -> {way: the ms of a training step by PARTS}, of roofline.json."""
     found = {}
-    for size, kernels in fused["profile"].items():
-        found[size] = steps = {}
-        for name, what in (("softmax_1.5h", "softmax 1.5h"), ("diff_v2", "two steps")):
-            parts = step_parts(two_steps["profile"][size][name], two_steps["ms"][size][name])
-            steps[f"{what}, {card(two_steps)}"] = parts
-        for name, what in (("softmax_1.5h", "softmax 1.5h"), ("diff_v2", "fused pair")):
-            steps[f"{what}, {card(fused)}"] = step_parts(kernels[name], ms[size, name])
+    for step in roofline["steps"]:
+        parts = found.setdefault(step["size"], {})[step["way"]] = dict.fromkeys(PARTS, 0.0)
+        parts["in no kernel"] = step["no_kernel_ms"]
+    for row in roofline["rows"]:
+        kind = KINDS[row["group"].replace(",", "").split()[0]]
+        found[row["size"]][row["way"]][kind] += row["ms"]
     return found
 
 
 def training_costs(bench_pair):
     """Size -> {"fused pair": extra_time, "two steps": extra_time}, of a training step."""
     rows = {(row["size"], row["variant"]): row for row in bench_pair["rows"]}
-    return {
-        label: {
-            "fused pair": extra_time(rows[size, "diff_v2"]),
-            "two steps": extra_time(rows[size, "two_steps"]),
-        }
-        for size, label in SIZES.items()
-    }
+    found = {}
+    for size, label in SIZES.items():
+        auto = rows[size, "diff_v2"]
+        fused = auto if auto["backend"] == "pair" else rows[size, "pair"]
+        ways = {"fused pair": fused, "two steps": rows[size, "two_steps"]}
+        found[label] = {way: extra_time(row) for way, row in ways.items()}
+    return found
 
 
 def by_setting(bench_decode, what):
-    """(sequences, tokens in the cache) -> {variant: row}, of "step" or "attention" (our kernel)."""
+    """(sequences, tokens in the cache) -> {variant: row}, of "attention" (our kernel), of "step" by
+    the model's modules, or of "fused", the step in six kernels a layer."""
+    wanted = {"attention": ("attention", None), "step": ("step", "modules"),
+              "fused": ("step", "fused")}[what]  # fmt: skip
     found = {}
     for row in bench_decode["rows"]:
-        ours = row.get("kernel", "cached") == "cached" and row.get("how") != "fused"
-        if row["what"] == what and ours and "ms" in row:
+        ours = row["what"] == "step" or row.get("kernel") == "cached"
+        if (row["what"], row.get("how")) == wanted and ours and "ms" in row:
             found.setdefault((row["batch"], row["context"]), {})[row["variant"]] = row
     return dict(sorted(found.items()))
 
@@ -118,11 +105,10 @@ def answer(training, writing, titles):
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(14, 6.4))
     for y, ways in enumerate(training.values()):
-        for way, shift, tint, ink in WAYS:
-            _bar(left, y + shift, ways[way], tint, 0.36)
-            left.text(0.3, y + shift, way, va="center", color=ink)
+        for way, shift, tint in WAYS:
+            _bar(left, y + shift, ways[way], tint, 0.36, f", {way}")
     for y, (step, alone) in enumerate(writing.values()):
-        _bar(right, y, step, colour("diff_v2"), 0.7, label=None if y else "whole step")
+        _bar(right, y, step, colour("diff_v2"), 0.7)
         look = {"color": "black", "linestyle": "", "markersize": 10, **DOT}
         right.plot(alone[0], y, label=None if y else "attention alone", **look)
     left.set_xlabel("extra time of a step (%), softmax 1.5h = 0")
@@ -134,16 +120,18 @@ def answer(training, writing, titles):
         ax.grid(axis="y", visible=False)
         ax.invert_yaxis()
         ax.margins(x=0.14)
+    left.margins(x=0.45)  # for the names
+    right.patches[0].set_label("whole step")
     right.legend(loc="lower right")
     return fig
 
 
-def _bar(ax, y, found, tint, height, label=None):
-    """A bar of the median with the range over rounds, and its number."""
+def _bar(ax, y, found, tint, height, name=""):
+    """A bar of the median with the range over rounds, its number and its name."""
     median, low, high = found
-    ax.barh(y, median, height, color=tint, label=label)
+    ax.barh(y, median, height, color=tint)
     ax.plot([low, high], [y, y], color="black", linewidth=2)
-    ax.annotate(f"{median:.0f}%", (high, y), (6, 0), textcoords="offset points", va="center")
+    ax.annotate(f"{median:.0f}%{name}", (high, y), (6, 0), textcoords="offset points", va="center")
 
 
 @styled
@@ -190,7 +178,8 @@ def measured_steps(steps):
                 start += ms
             ax.text(1.01 * start, y, f"{start:.0f}", va="center", fontweight="bold")
         ax.set_yticks(range(len(found)), found if ax is axes[0][0] else [""] * len(found))
-        ax.set(xlabel="ms of one training step", title=size.upper())
+        ax.set(xlabel="ms of one training step", title=SIZES[size].replace("\n", " "))
+        ax.locator_params(axis="x", nbins=5)
         ax.margins(x=0.1)
         ax.grid(axis="y", visible=False)
         ax.invert_yaxis()

@@ -19,9 +19,11 @@
 #   equal_time softmax with 1.5h and with h heads, for as long as DIFF V2 takes by bench_pair.json
 #   small_rates  the shipped pair's size, 1200 steps at three learning rates, one seed
 #   ops, train, decode   the speed benches
-#   pair_bench training steps with and without the fused pair, where flash-attn is not installed
+#   pair_bench training steps with and without the fused pair, and their kernels, where flash-attn is
+#              not installed
+#   pair_flash4  the same steps where flash-attn 4 is
 #   writing    generate through the fused kernels, piece by piece
-#   profile    the kernels of a training step
+#   first_token  the first text of a fresh process, with and without what Triton keeps
 #   context    YOCO's prefill, decoding step and cache, attention over blocks, at 8k to 512k tokens
 #   sparsity   what each choice of blocks keeps of the models in RUNS (the shipped pair)
 #   retrieval  recall, loss by position and induction of the models in RUNS (those that pair keeps)
@@ -29,7 +31,7 @@
 # The files go to runs/results, or to OUT, the runs to a folder of yours under TMPDIR, or to WORK; a run
 # that is in its file is not run again, so that a part that was cut off goes on where it stopped.
 # `python -m minidiff claims --measure --results runs/results` prints the claims from them (it needs
-# main, lr, train, pair_bench and decode). README.md beside this says what was run, and how.
+# main, lr, train, pair_bench, pair_flash4 and decode). README.md beside this says what was run, and how.
 set -eu
 cd "$(dirname "$0")/../.."
 out=${OUT:-runs/results}
@@ -105,16 +107,17 @@ print(steps('$name', 1000, '$out'))")
     small_rates)
       compare --lrs 1e-3 2e-3 4e-3 --warmup-steps 250 --steps 1200 --n-layer 7 --n-embd 256 \
         --n-head 4 --seeds 0 --probe-windows 16 --results "$out/evidence_5m_rates.json" ;;
-    pair_bench)  # at d = 128 auto takes two steps; with --backend pair the kernel
-      $python -m minidiff bench train --variants softmax_1.5h diff_v2 two_steps softmax_h \
-        --out "$out/bench_pair.json" ;;
+    pair_bench)  # diff_v2 is the pair at d = 64, and two steps at d = 128
+      $python -m minidiff bench train --profile --out "$out/bench_pair.json" \
+        --variants softmax_1.5h diff_v2 pair two_steps one_by_one softmax_h ;;
+    pair_flash4)
+      $python -m minidiff bench train --rounds 5 --variants softmax_1.5h pair two_steps \
+        --out "$out/bench_pair_flash4.json" ;;
     writing)
       OUT="$out" $python notebooks/results/measure_writing.py
       mv "$out/writing.json" "$out/bench_writing.json" ;;
     ops | train | decode) $python -m minidiff bench "$part" --out "$out/bench_$part.json" ;;
-    profile)
-      $python -m minidiff bench train --profile --sizes 25m 350m \
-        --variants softmax_1.5h softmax_2h diff_v2 --out "$out/bench_profile.json" ;;
+    first_token) OUT="$out" $python notebooks/results/measure_first_token.py ;;
     context) $python -m minidiff.bench.context --out "$out/bench_context.json" ;;
     sparsity)
       # shellcheck disable=SC2086  # RUNS is a list of folders
