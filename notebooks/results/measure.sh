@@ -14,6 +14,8 @@
 #              with outputs that start as small as those of DIFF V2
 #   noise      two seeds of the main pair at 1e-3, run again
 #   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds
+#   more_steps softmax (1.5h heads) for as long as DIFF V2 takes where softmax has flash-attn 4, and where
+#              both have cuDNN alone (bench_pair_flash4, bench_pair: 1000 steps of DIFF V2)
 #   rates      short runs at larger and larger learning rates, three seeds
 #   small      the same two on too little text, three seeds
 #   equal_time softmax with 1.5h and with h heads, for as long as DIFF V2 takes by bench_pair.json
@@ -99,6 +101,11 @@ for part in "$@"; do
 print(steps('$name', 1000, '$out'))")
         compare --steps "$steps" --lrs 1e-3 --seeds 0 1 2 3 4 5 --variants "$name" \
           --results "$out/evidence_25m_equal_time_${name#softmax_}.json"
+      done ;;
+    more_steps)
+      for steps in 1087 1169; do
+        compare --steps "$steps" --lrs 1e-3 --seeds 0 1 2 3 4 5 --variants softmax_1.5h \
+          --results "$out/evidence_25m_more_steps_$steps.json"
       done ;;
     rates)
       compare --steps 300 --batch-size 32 --seeds 0 1 2 --lrs 6e-3 1.2e-2 2.4e-2 \
