@@ -84,8 +84,8 @@ CHOICES = {
     "compile": ("auto", "blocks", "model", "none"),
 }
 
-# laptop: a pair of models within six minutes on two CPU cores. gpu: the smallest size at which
-# sinks and outliers form, at the best of four learning rates (notebook 07, section 5).
+# laptop: a pair of models in four minutes on two CPU cores. gpu: 25M parameters, at the best of
+# four learning rates (notebook 07, section 5).
 PRESETS = {
     "laptop": TrainConfig(),
     "gpu": TrainConfig(
