@@ -9,6 +9,7 @@ machine with Python), "python" (those and all installed packages: larger), any t
 and a folder in nanoGPT's format. What counts as text is written in sources.py.
 """
 
+import functools
 import hashlib
 import math
 import operator
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 from minidiff.sources import (
+    LOOK,
     DataError,
     Found,
     listing,
@@ -121,10 +123,21 @@ class Corpus:
     train: Split
     val: Split
     name: str
-    fingerprint: str  # of the names and sizes of the documents: the same data gives the same
+    fingerprint: str  # of the names and sizes of the documents: results are grouped by it
     tokens: str = "bytes"  # or "ids": nanoGPT's, which only their own tokenizer can read
     left_out: list = ()  # of (name of a file, reason)
     not_utf8: list = ()  # names of files that are read all the same, as bytes
+
+    @functools.cached_property
+    def content(self):
+        """A hash of both ends of every document: most edits that keep all sizes change it."""
+        ends = hashlib.sha256()
+        for split in (self.train, self.val):
+            for path, first, count in split.documents:
+                size = min(count, LOOK)
+                for start in sorted({first, first + count - size}):
+                    ends.update(read_tokens(path, split.dtype, start, size))
+        return ends.hexdigest()[:16]
 
     @property
     def facts(self):
@@ -133,6 +146,7 @@ class Corpus:
         tokens = sum(count for _, _, count in documents)
         return {
             "data_fingerprint": self.fingerprint,
+            "data_content": self.content,
             "data_tokens": self.tokens,
             "data_files": len({path for path, _, _ in documents}),
             "data_bytes": tokens * np.dtype(self.train.dtype).itemsize,
@@ -190,14 +204,19 @@ def text_changed(before, corpus):
     Args:
         before: the settings that the run stored, with the :attr:`Corpus.facts` of its text; of
             older runs only ``data_fingerprint``.
-        corpus: what --data gives today.
+        corpus: what --data gives today. Compared are names, sizes and both ends of all files.
     """
     now = corpus.facts
-    if before.get("data_fingerprint") in (None, corpus.fingerprint):
+
+    def same(name):
+        return before.get(name) in (None, now[name])
+
+    if same("data_fingerprint") and same("data_content"):
         return None
-    was = ""
-    then = [before.get(name) for name in ("data_files", "data_bytes")]
-    if all(isinstance(number, int) for number in then):
+    was, then = "", [before.get(name) for name in ("data_files", "data_bytes")]
+    if same("data_fingerprint"):
+        was = " (files of the same names and sizes, with other bytes)"
+    elif all(isinstance(number, int) for number in then):
         today = listing(now["data_files"], now["data_bytes"])
         was = f" (then {listing(*then)}, now {today})"
     return (
