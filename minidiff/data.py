@@ -114,7 +114,7 @@ class Split:
 
 @dataclass
 class Corpus:
-    """A training and a validation stream that share no document.
+    """A training and a validation stream that share no document, or one: see :func:`_split`.
 
     Open it once and hand it to all that read it: of files that change meanwhile (or a log that
     lies in the folder) two openings would see different texts.
@@ -272,7 +272,8 @@ def _existing(source):
 def _split(documents, roots):
     """Whole documents go to validation, in the order of a hash of their names, up to a tenth.
 
-    None that holds over a quarter of the text; where the others fill no tenth, the largest is cut.
+    None that holds over a quarter of the text. Where the others fill no tenth (a single file, or
+    one that holds most of the text), the largest is cut, and its end is the validation.
     """
 
     def shuffled(document):

@@ -101,7 +101,7 @@ def text_files(root):
     """The text of a folder and of the folders in it, or one text file.
 
     Hidden files, runs of minidiff and links to folders are left out, and of several links to one
-    file all but one: training and validation must share no document.
+    file all but one: or the same text would be in training and in validation.
     """
     found, folders, paths, seen = Found([root]), [root], [], set()
     if not os.path.isdir(root):
