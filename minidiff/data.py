@@ -11,7 +11,6 @@ and a folder in nanoGPT's format. What counts as text is written in sources.py.
 
 import functools
 import hashlib
-import math
 import operator
 import os
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from minidiff.limits import memory
 from minidiff.sources import (
     LOOK,
     DataError,
@@ -103,7 +103,8 @@ class Split:
         rows, length = _whole("windows", rows, 1), _whole("window", length, 1)
         if length >= len(self):
             raise DataError(f"{len(self)} tokens hold no window of {length + 1}: give more text")
-        need, have = 3 * 8 * rows * (length + 1), _memory()  # int64: as read, inputs, targets
+        need = 3 * 8 * rows * (length + 1)  # int64: as read, inputs, targets
+        have = memory(torch.device("cpu"))
         if need > have / 2:
             raise DataError(
                 f"{rows:,} windows of {length:,} tokens need {need / 1e9:,.1f} GB, over half of "
@@ -114,8 +115,9 @@ class Split:
 
 @dataclass
 class Corpus:
-    """A training and a validation stream that share no document, or one: see :func:`_split`.
+    """A training and a validation stream that share no document.
 
+    Of a file that holds most of the text, though, each has a part: validation has the end.
     Open it once and hand it to all that read it: of files that change meanwhile (or a log that
     lies in the folder) two openings would see different texts.
     """
@@ -207,14 +209,13 @@ def text_changed(before, corpus):
         corpus: what --data gives today. Compared are names, sizes and both ends of all files.
     """
     now = corpus.facts
-
-    def same(name):
-        return before.get(name) in (None, now[name])
-
-    if same("data_fingerprint") and same("data_content"):
+    same_sizes, same_ends = (
+        before.get(key) in (None, now[key]) for key in ("data_fingerprint", "data_content")
+    )
+    if same_sizes and same_ends:
         return None
     was, then = "", [before.get(name) for name in ("data_files", "data_bytes")]
-    if same("data_fingerprint"):
+    if same_sizes:
         was = " (files of the same names and sizes, with other bytes)"
     elif all(isinstance(number, int) for number in then):
         today = listing(now["data_files"], now["data_bytes"])
@@ -232,7 +233,13 @@ def encode(text, vocab_size=257):
 
 
 def decode(tokens):
-    """(T,) token ids -> text; BOS is left out, bytes that are no UTF-8 become U+FFFD."""
+    """(T,) or (1, T) token ids -> text; BOS is left out, bytes that are no UTF-8 become U+FFFD."""
+    if tokens.ndim == 2 and len(tokens) == 1:
+        tokens = tokens[0]
+    if tokens.ndim != 1:
+        raise ValueError(
+            f"decode takes one text, (T,) or (1, T), not {tuple(tokens.shape)}: give decode(x[0])"
+        )
     return bytes(t for t in tokens.tolist() if t < 256).decode(errors="replace")
 
 
@@ -245,14 +252,6 @@ def _whole(name, value, least):
     if value < least:
         raise DataError(f"{name} {value}: must be at least {least}")
     return value
-
-
-def _memory():
-    """Bytes of memory in this machine; infinite where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return math.inf
 
 
 def _existing(source):

@@ -159,7 +159,15 @@ def test_meta_pkl_is_not_unpickled(tmp_path):
 def test_text_survives_encoding_and_bos_is_first():
     text = "naïve → def f():\n"
     tokens = encode(text)
-    assert tokens[0, 0] == 256 and decode(tokens[0]) == text
+    assert tokens[0, 0] == 256 and decode(tokens) == decode(tokens[0]) == text
+
+
+def test_a_batch_is_not_decoded_as_one_text():
+    """generate gives (B, T); of a single text it may stay as it is."""
+    with pytest.raises(ValueError, match=r"not \(2, 3\): give decode\(x\[0\]\)"):
+        decode(torch.zeros(2, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"not \(\)"):
+        decode(torch.tensor(7))
 
 
 def _bins(folder, train, val=b"\1\0" * 200):
