@@ -262,9 +262,7 @@ def _existing(source):
         os.stat(root)
     except (OSError, ValueError) as error:  # ValueError: a zero in the name
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise DataError(
-            f"--data {shown(source)}: {reason}; 'stdlib' needs no file at all"
-        ) from None
+        raise DataError(f"--data {shown(source)}: {reason}; 'stdlib' needs no file") from None
     return root
 
 
