@@ -4,7 +4,7 @@ from minidiff.attention import attention, attention_weights, diff_attention, dif
 from minidiff.fast import available_backends  # also adds its kernels to attention.py
 from minidiff.model import GPT, GPTConfig
 from minidiff.runs import load_pretrained
-from minidiff.variants import VARIANTS, variant  # also makes their names known to GPTConfig
+from minidiff.variants import VARIANTS, build, variant  # also makes their names known to GPTConfig
 
 __all__ = [
     "GPT",
@@ -13,6 +13,7 @@ __all__ = [
     "attention",
     "attention_weights",
     "available_backends",
+    "build",
     "diff_attention",
     "differential",
     "load_pretrained",

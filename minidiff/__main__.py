@@ -27,6 +27,7 @@ from minidiff.devices import only_one_process, pick_device, processes
 from minidiff.export import Export
 from minidiff.files import alone, read_json, read_text, replace_file, replace_text
 from minidiff.interrupt import patient_terminal
+from minidiff.limits import check_training
 from minidiff.model import GPTConfig
 from minidiff.parsing import one_line_errors, one_line_refusals
 from minidiff.runs import can_resume, read_metrics
@@ -56,13 +57,14 @@ class Train:
         check_variants(self)
         out, main = Path(self.config.out), processes()[0] == 0
         device = pick_device(self.config.device)
-        check_machine(self.config, device, processes()[1])
+        check_training(self.config, device, processes()[1])
         configs = {name: self._config_of(name) for name in self.variants}
+        for config in configs.values():  # all of them, before the first model takes its time
+            check_machine(config, device, processes()[1])
         shape = self.config.model  # the text is opened once, or the first run's files become text
         corpus = open_data(self.config.data, shape.vocab_size, shape.block_size)
         text = corpus.tokens == "bytes"
-        for config in configs.values():  # all of them, before the first model takes its time
-            check_machine(config, device, processes()[1])
+        for config in configs.values():
             Run(config, corpus)
         with contextlib.ExitStack() as folders:
             for config in configs.values() if main else ():

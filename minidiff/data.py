@@ -9,8 +9,8 @@ machine with Python), "python" (those and all installed packages: larger), any t
 and a folder in nanoGPT's format. What counts as text is written in sources.py.
 """
 
+import functools
 import hashlib
-import math
 import operator
 import os
 from dataclasses import dataclass, field
@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from minidiff.limits import memory
 from minidiff.sources import (
+    LOOK,
     DataError,
     Found,
     listing,
@@ -101,7 +103,8 @@ class Split:
         rows, length = _whole("windows", rows, 1), _whole("window", length, 1)
         if length >= len(self):
             raise DataError(f"{len(self)} tokens hold no window of {length + 1}: give more text")
-        need, have = 3 * 8 * rows * (length + 1), _memory()  # int64: as read, inputs, targets
+        need = 3 * 8 * rows * (length + 1)  # int64: as read, inputs, targets
+        have = memory(torch.device("cpu"))
         if need > have / 2:
             raise DataError(
                 f"{rows:,} windows of {length:,} tokens need {need / 1e9:,.1f} GB, over half of "
@@ -114,6 +117,7 @@ class Split:
 class Corpus:
     """A training and a validation stream that share no document.
 
+    Of a file that holds most of the text, though, each has a part: validation has the end.
     Open it once and hand it to all that read it: of files that change meanwhile (or a log that
     lies in the folder) two openings would see different texts.
     """
@@ -121,10 +125,21 @@ class Corpus:
     train: Split
     val: Split
     name: str
-    fingerprint: str  # of the names and sizes of the documents: the same data gives the same
+    fingerprint: str  # of the names and sizes of the documents: results are grouped by it
     tokens: str = "bytes"  # or "ids": nanoGPT's, which only their own tokenizer can read
     left_out: list = ()  # of (name of a file, reason)
     not_utf8: list = ()  # names of files that are read all the same, as bytes
+
+    @functools.cached_property
+    def content(self):
+        """A hash of both ends of every document: most edits that keep all sizes change it."""
+        ends = hashlib.sha256()
+        for split in (self.train, self.val):
+            for path, first, count in split.documents:
+                size = min(count, LOOK)
+                for start in sorted({first, first + count - size}):
+                    ends.update(read_tokens(path, split.dtype, start, size))
+        return ends.hexdigest()[:16]
 
     @property
     def facts(self):
@@ -133,6 +148,7 @@ class Corpus:
         tokens = sum(count for _, _, count in documents)
         return {
             "data_fingerprint": self.fingerprint,
+            "data_content": self.content,
             "data_tokens": self.tokens,
             "data_files": len({path for path, _, _ in documents}),
             "data_bytes": tokens * np.dtype(self.train.dtype).itemsize,
@@ -190,14 +206,18 @@ def text_changed(before, corpus):
     Args:
         before: the settings that the run stored, with the :attr:`Corpus.facts` of its text; of
             older runs only ``data_fingerprint``.
-        corpus: what --data gives today.
+        corpus: what --data gives today. Compared are names, sizes and both ends of all files.
     """
     now = corpus.facts
-    if before.get("data_fingerprint") in (None, corpus.fingerprint):
+    same_sizes, same_ends = (
+        before.get(key) in (None, now[key]) for key in ("data_fingerprint", "data_content")
+    )
+    if same_sizes and same_ends:
         return None
-    was = ""
-    then = [before.get(name) for name in ("data_files", "data_bytes")]
-    if all(isinstance(number, int) for number in then):
+    was, then = "", [before.get(name) for name in ("data_files", "data_bytes")]
+    if same_sizes:
+        was = " (files of the same names and sizes, with other bytes)"
+    elif all(isinstance(number, int) for number in then):
         today = listing(now["data_files"], now["data_bytes"])
         was = f" (then {listing(*then)}, now {today})"
     return (
@@ -213,7 +233,13 @@ def encode(text, vocab_size=257):
 
 
 def decode(tokens):
-    """(T,) token ids -> text; BOS is left out, bytes that are no UTF-8 become U+FFFD."""
+    """(T,) or (1, T) token ids -> text; BOS is left out, bytes that are no UTF-8 become U+FFFD."""
+    if tokens.ndim == 2 and len(tokens) == 1:
+        tokens = tokens[0]
+    if tokens.ndim != 1:
+        raise ValueError(
+            f"decode takes one text, (T,) or (1, T), not {tuple(tokens.shape)}: give decode(x[0])"
+        )
     return bytes(t for t in tokens.tolist() if t < 256).decode(errors="replace")
 
 
@@ -228,14 +254,6 @@ def _whole(name, value, least):
     return value
 
 
-def _memory():
-    """Bytes of memory in this machine; infinite where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return math.inf
-
-
 def _existing(source):
     if not str(source).strip():
         raise DataError("--data is empty; give a file or folder, or 'stdlib', which needs no file")
@@ -244,16 +262,15 @@ def _existing(source):
         os.stat(root)
     except (OSError, ValueError) as error:  # ValueError: a zero in the name
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise DataError(
-            f"--data {shown(source)}: {reason}; 'stdlib' needs no file at all"
-        ) from None
+        raise DataError(f"--data {shown(source)}: {reason}; 'stdlib' needs no file") from None
     return root
 
 
 def _split(documents, roots):
     """Whole documents go to validation, in the order of a hash of their names, up to a tenth.
 
-    None that holds over a quarter of the text; where the others fill no tenth, the largest is cut.
+    None that holds over a quarter of the text. Where the others fill no tenth (a single file, or
+    one that holds most of the text), the largest is cut, and its end is the validation.
     """
 
     def shuffled(document):

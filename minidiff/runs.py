@@ -1,6 +1,6 @@
 """The folder of one training run: what is in it, and how to read it.
 
-    config.json              all settings, the data's fingerprint, PyTorch's version
+    config.json              all settings, the data's two fingerprints, PyTorch's version
     metrics.jsonl            a line a step (loss, lr, grad_norm before clipping, tokens_per_s)
                              and one for each validation (val_loss)
     model.safetensors        the weights

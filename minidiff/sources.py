@@ -33,14 +33,17 @@ FORMATS = (  # how the bytes of a file begin, what it is, and what to do
     (rb"\xff\xfe|\xfe\xff", UTF16),
     (rb"version https://git-lfs\.github\.com/spec/", "a Git LFS pointer; fetch it: git lfs pull"),
 )
-OWN = re.compile(  # results files, a run's metrics, and logs by the lines that are in each of them
-    rb'\A\{\s*("rows": \[\s*\{\s*"(key|label)": "|"command": \[\s*"python3? -m minidiff'
-    rb'|"command": [^\n]*\n\s*"(date|torch|notes)": "'
-    rb'|"step": \d+, "(val_)?loss": |[^\0]*?"data(_fingerprint)?": "[0-9a-f]{16}")'
-    rb"|^minidiff( data: |: attention on )|\d/\d+ \[[\d:]+<[^\]\r\n]{1,20}step/s"
-    rb"|^\S+ +validation loss \S+ nats/",
-    re.MULTILINE,
+_RESULTS = re.compile(  # of compare, also of older versions; of claims; of bench; of a training
+    rb'\A\{\s*("settings": \{\s*"data": "[0-9a-f]{16}"|"rows": \[\s*\{\s*"key": "[\w.]+-D\d+-L\d'
+    rb'|"command": (\[\s*)?"(python[^"\n]* -m minidiff|[^\n]*\n\s*"date": "[^\n]*\n\s*"machine": )'
+    rb'|[^\0]*?"data_fingerprint": "[0-9a-f]{16}")'
 )
+_METRICS = re.compile(rb'\A\{"step": \d+, [^\n]*"tokens_per_s": \d+\}')
+_LOG = re.compile(  # what is printed first, the progress bar, what is printed last
+    rb"(?m)^minidiff( data: |: attention on )|step/s, loss [\d.]+, |^\S+ +validation loss \S+ nats/"
+)
+# By the end of a name, and only then by the content: other people's text may quote both.
+OWN = {".json": _RESULTS, ".jsonl": _METRICS, ".log": _LOG, ".out": _LOG, "log": _LOG}
 CONTROL = bytes({*range(32), 127} - set(b"\b\t\n\f\r\x1b"))  # rare in text, 1 of 10 elsewhere
 CONTINUATION = bytes(range(0x80, 0xC0))  # never first in a character of UTF-8
 JOINERS = "\u200c\u200d"  # invisible, but emoji and several scripts are written with them
@@ -101,7 +104,7 @@ def text_files(root):
     """The text of a folder and of the folders in it, or one text file.
 
     Hidden files, runs of minidiff and links to folders are left out, and of several links to one
-    file all but one: training and validation must share no document.
+    file all but one: or the same text would be in training and in validation.
     """
     found, folders, paths, seen = Found([root]), [root], [], set()
     if not os.path.isdir(root):
@@ -162,7 +165,7 @@ def judge(path):
         controls = len(part) - len(part.translate(None, CONTROL))
         if b"\0" in part or controls > len(part) / 50:
             return "binary", False
-    if OWN.search(head):
+    if (own := OWN.get(path.suffix or path.name)) and own.search(head):
         return "written by minidiff", False
     return None, all(map(_is_utf8, (head, tail)))
 

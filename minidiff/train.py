@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from minidiff.attention import PLAIN, choose
+from minidiff.attention import PAIR, PLAIN, choose
 from minidiff.checkpoint import Run
 from minidiff.data import open_data
 from minidiff.devices import (
@@ -25,7 +25,7 @@ from minidiff.devices import (
 )
 from minidiff.interrupt import Interrupt, Terminal
 from minidiff.limits import check_training, plain_numbers
-from minidiff.model import GPT, GPTConfig
+from minidiff.model import ATTENTION, GPT, DiffV2Attention, GPTConfig
 from minidiff.runs import start_from
 
 
@@ -84,8 +84,8 @@ CHOICES = {
     "compile": ("auto", "blocks", "model", "none"),
 }
 
-# laptop: a pair of models within six minutes on two CPU cores. gpu: the smallest size at which
-# sinks and outliers form, at the best of four learning rates (notebook 07, section 5).
+# laptop: a pair of models in four minutes on two CPU cores. gpu: 25M parameters, at the best of
+# four learning rates (notebook 07, section 5).
 PRESETS = {
     "laptop": TrainConfig(),
     "gpu": TrainConfig(
@@ -194,7 +194,9 @@ def check_machine(config, device, processes):
         raise ValueError(f"--compile {config.compile}: {reason}; or use --compile none")
     dtype = pick_dtype(device, config.dtype)
     q = torch.empty(1, 2, 1, config.model.head_dim, device=device, dtype=dtype)
-    choose(PLAIN, config.model.backend, q, q, q)
+    in_pairs = issubclass(ATTENTION[config.model.attention], DiffV2Attention)
+    if not (in_pairs and choose(PAIR, config.model.backend, q, q, q)):
+        choose(PLAIN, config.model.backend, q, q, q)
 
 
 def _batches(split, config, first):

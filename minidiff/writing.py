@@ -44,4 +44,4 @@ def sample(folder, prompt, tokens=500, temperature=0.8, top_k=40, seed=0, device
     model = model.to(pick_dtype(device))  # decoding reads every weight: on a GPU, half the bytes
     idx = encode(prompt, model.config.vocab_size).to(device)
     new = model.generate(idx, tokens, temperature=temperature, top_k=top_k, seed=seed)
-    return decode(new[0])
+    return decode(new)

@@ -220,6 +220,15 @@ def test_every_setting_is_checked_before_the_first_run(compare):
             dataclasses.replace(compare, **wrong)
 
 
+def test_what_this_machine_cannot_run_is_refused_before_the_first_run(compare):
+    """backend=pair on a CPU, of the second variant: the first would train for its hours."""
+    model = dataclasses.replace(compare.config.model, backend="pair")
+    config = dataclasses.replace(compare.config, model=model)
+    with pytest.raises(RuntimeError, match="cannot run here"):
+        dataclasses.replace(compare, config=config, variants=("softmax_1.5h", "diff_v2")).run()
+    assert not (compare.results.parent / "runs").exists()
+
+
 @pytest.mark.slow
 def test_recall_is_asked_of_every_run_with_prompts_of_its_seed(compare, monkeypatch):
     model = dataclasses.replace(compare.config.model, block_size=320)

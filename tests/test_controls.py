@@ -1,5 +1,6 @@
 """The controls of DIFF V2's start, of its weight decay, and of V1's lambda."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -9,9 +10,35 @@ from torch.testing import assert_close
 
 from minidiff import GPT
 from minidiff.model import ATTENTION, rope_table
-from minidiff.train import TrainConfig, make_optimizer
-from minidiff.variants import START, variant
+from minidiff.train import TrainConfig, make_optimizer, train
+from minidiff.variants import START, VARIANTS, build, variant
 from minidiff.variants.controls import LATE, double_output
+
+
+def new(make, name):
+    torch.manual_seed(0)
+    return make(TINY, name)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_build_gives_the_first_weights_that_a_config_cannot_say(name):
+    built, plain = new(build, name), new(lambda config, name: GPT(variant(config, name)), name)
+    assert built.config == plain.config == variant(TINY, name)
+    same = [torch.equal(a, b) for a, b in zip(built.parameters(), plain.parameters(), strict=True)]
+    assert all(same) == (name not in START)
+
+
+@pytest.mark.parametrize("name", START)
+def test_build_gives_what_training_begins_with(config, name):
+    begun = []
+
+    def start(model):
+        START[name](model)
+        begun.append(copy.deepcopy(model.state_dict()))
+
+    train(dataclasses.replace(config, model=variant(TINY, name), steps=1), on_start=start)
+    built = new(build, name).state_dict()
+    assert all(torch.equal(built[key], weight) for key, weight in begun[0].items())
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -27,9 +54,7 @@ def test_doubled_output_is_twice_that_of_diff_v2(layers):
 
 
 def test_quiet_softmax_has_a_smaller_output_and_nothing_else_changes():
-    plain, quiet = (GPT(variant(TINY, name)) for name in ("softmax_1.5h", "softmax_1.5h_quiet"))
-    quiet.load_state_dict(plain.state_dict())
-    START["softmax_1.5h_quiet"](quiet)
+    plain, quiet = (new(build, name) for name in ("softmax_1.5h", "softmax_1.5h_quiet"))
     x, rope = torch.randn(2, 9, 16), rope_table(TINY)[:9]
     assert_close(quiet.blocks[0].attn(x, rope), 0.4 * plain.blocks[0].attn(x, rope))
     changed = [

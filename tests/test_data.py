@@ -111,14 +111,12 @@ def test_a_large_file_is_not_read_into_memory(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_standard_library_is_the_default_and_is_python():
     corpus = open_data()
     assert len(corpus.train) > 5e6 and all(d[0].suffix == ".py" for d in corpus.val.documents)
     assert corpus.fingerprint == open_data().fingerprint
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_python_adds_the_installed_packages_and_nothing_twice():
     stdlib, python = open_data("stdlib"), open_data("python")
@@ -161,7 +159,15 @@ def test_meta_pkl_is_not_unpickled(tmp_path):
 def test_text_survives_encoding_and_bos_is_first():
     text = "naïve → def f():\n"
     tokens = encode(text)
-    assert tokens[0, 0] == 256 and decode(tokens[0]) == text
+    assert tokens[0, 0] == 256 and decode(tokens) == decode(tokens[0]) == text
+
+
+def test_a_batch_is_not_decoded_as_one_text():
+    """generate gives (B, T); of a single text it may stay as it is."""
+    with pytest.raises(ValueError, match=r"not \(2, 3\): give decode\(x\[0\]\)"):
+        decode(torch.zeros(2, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"not \(\)"):
+        decode(torch.tensor(7))
 
 
 def _bins(folder, train, val=b"\1\0" * 200):
@@ -256,6 +262,21 @@ def test_text_that_has_changed_gives_the_choice_in_words(folder):
         assert way in message
     old = {"data_fingerprint": before.fingerprint}  # of a run from before the facts were stored
     assert "(then" not in text_changed(old, now) and text_changed({}, now) is None
+
+
+@pytest.mark.parametrize("where", [0, 7000, -1])
+def test_text_of_the_same_names_and_sizes_is_known_by_its_ends(tmp_path, where):
+    (tmp_path / "a.txt").write_text("text " * 2000, encoding="utf-8")
+    (tmp_path / "b.txt").write_text("text " * 2000, encoding="utf-8")
+    before = open_data(str(tmp_path), block_size=32).facts
+    text = bytearray((tmp_path / "b.txt").read_bytes())
+    text[where] = ord("X")
+    (tmp_path / "b.txt").write_bytes(text)
+    now = open_data(str(tmp_path), block_size=32)
+    assert now.fingerprint == before["data_fingerprint"]  # results stay where they were
+    assert "same names and sizes, with other bytes" in text_changed(before, now)
+    old = {"data_fingerprint": now.fingerprint}  # of a run that did not store more
+    assert text_changed(old, now) is None is text_changed(now.facts, now)
 
 
 @pytest.mark.parametrize(

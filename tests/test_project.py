@@ -151,12 +151,13 @@ def test_the_files_that_the_readme_names_exist():
         assert (ROOT / path).exists(), path
 
 
-def test_the_python_example_of_the_readme_runs(tmp_path):
+def test_the_python_example_of_the_readme_runs(tmp_path, capsys):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     example = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
     (tmp_path / "example.py").write_text(example, encoding="utf-8")
     names = runpy.run_path(str(tmp_path / "example.py"))
     assert names["logits"].shape == (1, 13, 257)
+    assert capsys.readouterr().out.splitlines()[1].startswith("def forward(")
 
 
 def test_files_are_text_in_utf_8_whatever_the_locale():

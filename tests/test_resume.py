@@ -87,6 +87,15 @@ def test_text_that_has_grown_gives_the_choice_in_words(config, tmp_path):
     assert losses(train(fine))[0] < losses(folder)[0]
 
 
+def test_other_text_in_files_of_the_same_names_and_sizes_is_refused(config, tmp_path):
+    before = losses(folder := train(config))
+    for path in (tmp_path / "text").iterdir():
+        path.write_bytes(b"X" * path.stat().st_size)
+    with pytest.raises(ValueError, match=r"same names and sizes, with other bytes.*--init-from"):
+        train(dataclasses.replace(config, resume=True, steps=16))
+    assert losses(folder) == before
+
+
 def test_fine_tuning_begins_with_the_weights_of_the_other_run(config, tmp_path):
     first = train(config)
     shape = dataclasses.replace(TINY, block_size=8)  # may differ: weights do not depend on it

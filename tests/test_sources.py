@@ -164,23 +164,44 @@ def test_what_minidiff_writes_is_never_text(folder, capfd):
 
 
 def test_the_stored_results_are_known_as_such():
-    files = list(RESULTS.glob("*.json"))
+    files = {*RESULTS.glob("*.json")} - {RESULTS / "capstone.json"}  # made by a script beside it
     assert files and all(judge(path)[0] == "written by minidiff" for path in files)
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("name", "text"),
     [
-        '{"rows": [{"key": 1}]}',
-        '{"settings": {"data": "my"}}',
-        '{"command": "ls"}',
-        "minidiff is a course\n",
-        "step 3/10 [done]\n",
+        ("a.json", '{"rows": [{"key": 1}]}'),
+        ("a.json", '{"rows": [{"key": "alpha", "label": "a line of my own"}]}'),
+        ("a.json", '{"settings": {"data": "my"}}'),
+        ("a.json", '{"command": "ls",\n "date": "Monday",\n "notes": "none"}'),
+        ("a.jsonl", '{"step": 1, "loss": 2.5, "lr": 0.001}\n'),
+        ("a.log", "minidiff is a course\n"),
+        ("a.log", "step 3/10 [done]\n"),
+        ("a.log", "fit: 3/10 [00:01<00:02, 5.10step/s]\n"),
+        ("notes.md", "minidiff data: how it works, in a few lines\n"),
+        ("a.txt", "A bar says: 3/10 [00:01<00:02, 5.10step/s, loss 2.512, 3.1k tokens/s]\n"),
+        ("a.txt", "softmax validation loss 2.51 nats/byte, they say\n"),
+        ("code.py", 'SAVED = """\n{"data_fingerprint": "0123456789abcdef"}\n"""\n'),
     ],
 )
-def test_what_others_write_is_text(tmp_path, text):
-    (tmp_path / "a.txt").write_text(text * 50, encoding="utf-8")
-    assert judge(tmp_path / "a.txt") == (None, True)
+def test_what_others_write_is_text(tmp_path, name, text):
+    (tmp_path / name).write_text(text * 50, encoding="utf-8")
+    assert judge(tmp_path / name) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '{\n  "model": {},\n  "data_fingerprint": "0123456789abcdef"\n}\n'),
+        ("a.jsonl", '{"step": 1, "loss": 2.5, "lr": 0.1, "grad_norm": 1, "tokens_per_s": 9}\n'),
+        ("nohup.out", "minidiff data: stdlib: 9 files, 99 bytes\n"),
+        ("log", "a: 3/10 [00:01<00:02, 5.10step/s, loss 2.512, 3.1k tokens/s]\n"),
+    ],
+)
+def test_what_minidiff_writes_is_known_by_name_and_content(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert judge(tmp_path / name)[0] == "written by minidiff"
 
 
 # ---- Links, pipes and what may not be read -------------------------------------------------------

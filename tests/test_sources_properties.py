@@ -133,7 +133,7 @@ def test_a_hostile_folder_is_a_corpus_or_one_line(entries, which, vocab_size):
             )
         else:
             assert isinstance(corpus, Corpus) and corpus.report.isprintable()
-            assert len(corpus.fingerprint) == 16 and len(corpus.facts) == 4
+            assert len(corpus.fingerprint) == 16 and len(corpus.facts) == 5
             for split in (corpus.train, corpus.val):
                 x, _ = split.batch(4, 8, 0, 0)
                 assert x.min() >= 0 and x.max() < vocab_size

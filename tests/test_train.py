@@ -20,6 +20,7 @@ from minidiff.interrupt import Interrupt
 from minidiff.runs import load_run, read_metrics
 from minidiff.train import (
     TrainConfig,
+    check_machine,
     evaluate,
     learning_rate,
     make_optimizer,
@@ -27,6 +28,7 @@ from minidiff.train import (
     train,
     training_step,
 )
+from minidiff.variants import VARIANTS, variant
 
 
 def test_a_run_leaves_what_it_promises(config):
@@ -221,17 +223,31 @@ def test_a_special_start_is_trained_from(config, tmp_path):
     assert first[0] != first[1]
 
 
-def test_wrong_settings_leave_an_old_run_alone(config):
-    """backend=flash2 cannot run on a CPU."""
+@pytest.mark.parametrize("backend", ["flash2", "pair"])
+def test_wrong_settings_leave_an_old_run_alone(config, backend):
+    """Neither can run on a CPU; "pair" is asked of diff_v2 only, the others have no pairs."""
     from minidiff import __main__ as command
 
     words = cli(config, "--variants", "diff_v2")
     folder = train(dataclasses.replace(config, out=f"{config.out}/diff_v2"))
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     with pytest.raises(SystemExit, match="cannot run here"):
-        command.main([*words, "--overwrite", "--backend", "flash2"])
+        command.main([*words, "--overwrite", "--backend", backend])
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
     assert [path.name for path in folder.parent.iterdir()] == ["diff_v2"]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_would_fail_in_its_first_step_is_refused_before(config, name):
+    """backend=pair on a CPU; what has no pairs of heads runs by another kernel."""
+    shape = dataclasses.replace(TINY, n_layer=2, n_head=4, n_kv_head=2, backend="pair")
+    config = dataclasses.replace(config, model=variant(shape, name))
+    try:
+        check_machine(config, torch.device("cpu"), 1)
+    except RuntimeError as error:
+        assert "cannot run here" in str(error) and "softmax" not in name
+    else:
+        GPT(config.model)(torch.zeros(1, 4, dtype=torch.long))
 
 
 def test_validation_is_the_mean_over_its_own_windows(config):

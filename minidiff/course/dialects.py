@@ -14,9 +14,9 @@ import torch
 
 from minidiff.look.plots import styled
 from minidiff.look.probe import probe, summary
-from minidiff.model import GPT, GPTConfig
+from minidiff.model import GPTConfig
 from minidiff.train import TrainConfig, learning_rate, make_optimizer, training_step
-from minidiff.variants import variant
+from minidiff.variants import build
 from minidiff.variants.moe import expert_load
 
 LETTERS, DIALECTS, T = 24, 16, 32
@@ -61,7 +61,7 @@ def train_model(name, seed, balance_weight=None, config=CONFIG):
     Runs of one seed see the same texts in the same order, whatever the variant.
     """
     torch.manual_seed(seed)
-    model = GPT(variant(config.model, name))
+    model = build(config.model, name)
     if balance_weight is not None:
         for block in model.blocks:
             block.mlp.balance_weight = balance_weight

@@ -19,12 +19,11 @@ import torch
 from minidiff.data import DataError, open_data
 from minidiff.devices import only_one_process, pick_device
 from minidiff.files import alone, replace_text
-from minidiff.limits import check_training
 from minidiff.look.probe import probe, spikes, summary
 from minidiff.runs import CHECKPOINT, WEIGHTS, load_run, read_metrics
 from minidiff.study.results import METRICS, RETRIEVAL, read_results
 from minidiff.study.retrieval import LEAST_BLOCK, retrieval
-from minidiff.train import TrainConfig, train
+from minidiff.train import TrainConfig, check_machine, train
 from minidiff.variants import START, parameter_counts, variant
 
 MATCHED_PERCENT = 0.5  # parameter counts that differ by more are marked in the table
@@ -61,7 +60,9 @@ class Compare:
     def run(self):
         """Run what the results file lacks, then print the tables."""
         only_one_process("compare")
-        check_training(self.config, pick_device(self.config.device))
+        device = pick_device(self.config.device)
+        for name in self.variants:  # all of them, before the first run takes its time
+            check_machine(self._config(name, self.config.lr, 0), device, processes=1)
         self.results.parent.mkdir(parents=True, exist_ok=True)
         model = self.config.model  # the text once: files of the first run are no text of the second
         self._corpus = open_data(self.config.data, model.vocab_size, model.block_size)

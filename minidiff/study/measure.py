@@ -15,11 +15,11 @@ import torch
 from minidiff.data import open_data
 from minidiff.files import replace_text
 from minidiff.look.probe import probe, summary
-from minidiff.model import ATTENTION, GPT, GPTConfig
+from minidiff.model import ATTENTION, GPTConfig
 from minidiff.runs import load_pretrained
 from minidiff.study.evidence import RESULTS, load
 from minidiff.train import PRESETS
-from minidiff.variants import variant
+from minidiff.variants import build
 
 
 def v1_gradients(lengths=(16, 64, 256, 1024, 4096, 8192), head_dim=64):
@@ -97,7 +97,7 @@ def initial_rms(
     for name in names:
         for seed in seeds:
             torch.manual_seed(seed)
-            model = GPT(variant(shape, name))
+            model = build(shape, name)
             found[name].append(summary(probe(model, idx))["rms_mean"])
     return found
 

@@ -57,6 +57,9 @@ START = {  # variants of the class that their name begins with, whose first weig
 def variant(config, name):
     """The GPTConfig of a variant that has as many parameters as DIFF V2, or as many heads.
 
+    A config says nothing of first weights, which are special in three variants (:data:`START`):
+    theirs is that of their class. :func:`build` gives the model, with its first weights.
+
     Args:
         config: the GPTConfig of DIFF V2. name: a key of :data:`VARIANTS`.
     Raises:
@@ -78,6 +81,17 @@ def variant(config, name):
     with torch.device("meta"):  # no memory: what else does not fit fails here, before any training
         ATTENTION[attention](sized)
     return sized
+
+
+def build(config, name):
+    """A new model of a variant, ready to train; as :func:`variant`, with its own first weights.
+
+    Args and errors: as for :func:`variant`. Returns: a GPT.
+    """
+    model = GPT(variant(config, name))
+    if name in START:
+        START[name](model)
+    return model
 
 
 def parameter_counts(config, name):
