@@ -61,6 +61,21 @@ def test_maps_are_causal_and_their_rows_sum_to_one(shape, scale):
     assert not maps[..., future].any()
 
 
+@given(shapes(), st.sampled_from([torch.float64, torch.bfloat16]), st.booleans())
+def test_a_mask_takes_the_place_of_the_causal_one(shape, dtype, per_head):
+    """Each row is softmax over the keys that the mask shows, later ones too; T > S is allowed."""
+    B, S, T, h, h_kv, d = shape  # T >= S: causal=True alone would refuse T > S
+    q, k, _ = random_qkv(B, T, S, h, h_kv, d, dtype=dtype)
+    mask = torch.rand((B, h, T, S) if per_head else (T, S)) < 0.5
+    mask[..., 0] = True  # every query sees a key
+    maps = attention_weights(q, k, mask=mask)
+    kept = attention_weights(q, k, causal=False) * mask
+    assert maps.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert_close(maps, kept / kept.sum(-1, keepdim=True))
+    causal = torch.ones(T, T, dtype=torch.bool).tril()
+    assert_close(attention_weights(q, q, mask=causal), attention_weights(q, q))
+
+
 @given(shapes())
 def test_rows_of_the_differential_map_sum_to_one_minus_lambda(shape):
     B, T, S, h, h_kv, d = shape

@@ -17,9 +17,8 @@ how windows are computed without a (T, T) mask.
 import torch
 import torch.nn.functional as F
 
-from minidiff.attention import SDPA, differential
+from minidiff.attention import SDPA, attention_weights, differential
 from minidiff.model import Block, DiffV2Attention, SoftmaxAttention, register, rotate
-from minidiff.variants.sparse import block_weights
 
 # ---- The lower half: windows -------------------------------------------------------------------
 
@@ -172,9 +171,8 @@ class YocoAttention(SoftmaxAttention):
     def branches(self, q, k):
         if not self.lower:
             return super().branches(q, k)
-        T = q.shape[1]
-        mask = window_mask(T, self.window)[:, self.window :].to(q.device)
-        return block_weights(q, k, mask.expand(len(q), 1, T, T))
+        mask = window_mask(q.shape[1], self.window)[:, self.window :].to(q.device)  # (T, T)
+        return attention_weights(q, k, mask=mask)  # NEW
 
 
 @register("yoco_softmax")
