@@ -152,9 +152,9 @@ def _sdpa(q, k, v, causal, mask=None):
     return out.transpose(1, 2)  # (B, T, H, d)
 
 
-def _sdpa_cached(q, k_cache, v_cache, n_keys):
-    """Reads the whole cache, and masks what is not filled."""
-    return _sdpa(q, k_cache, v_cache, False, _causal_mask(q, k_cache, n_keys))
+def _over_cache(run):
+    """Of a function that takes a mask: reads the whole cache, and masks what is not filled."""
+    return lambda q, k, v, n_keys: run(q, k, v, False, _causal_mask(q, k, n_keys))
 
 
 class Kernel(NamedTuple):
@@ -167,10 +167,10 @@ class Kernel(NamedTuple):
 
 # What can compute each operation: a backend's name stands for a list, best first. minidiff/fast
 # puts its own before these. PAIR is diff_attention in one kernel; None stands for two steps.
-SDPA, SDPA_CACHED = Kernel("sdpa", _sdpa), Kernel("sdpa", _sdpa_cached)
-NAIVE = Kernel("naive", _naive)
+SDPA, SDPA_CACHED = Kernel("sdpa", _sdpa), Kernel("sdpa", _over_cache(_sdpa))
+NAIVE, NAIVE_CACHED = Kernel("naive", _naive), Kernel("naive", _over_cache(_naive))
 PLAIN = {"auto": [SDPA], "naive": [NAIVE], "sdpa": [SDPA]}
-CACHED = {backend: [SDPA_CACHED] for backend in PLAIN}
+CACHED = {"auto": [SDPA_CACHED], "naive": [NAIVE_CACHED], "sdpa": [SDPA_CACHED]}
 PAIR = {backend: [None] for backend in PLAIN}
 
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -12,6 +13,7 @@ import minidiff
 from minidiff import attention, attention_weights, diff_attention, differential
 from minidiff.attention import PAIR, PLAIN, choose
 from minidiff.fast import packages
+from minidiff.model import ATTENTION
 
 
 @st.composite
@@ -168,6 +170,21 @@ def test_attention_over_a_cache_ignores_what_is_not_filled(shape, unused, backen
     assert_close(
         attention(q, *caches, n_keys=n_keys, backend=backend), attention(q, k, v, backend="naive")
     )
+
+
+@pytest.mark.parametrize("name", sorted(ATTENTION))
+def test_a_naive_model_writes_and_trains_by_the_formula_alone(name, monkeypatch):
+    """With a cache it was SDPA, whatever the log said; so were YOCO's windows."""
+
+    def not_the_formula(*args, **kwargs):
+        raise AssertionError("this is SDPA")
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", not_the_formula)
+    shape = {"n_layer": 2, "head_dim": 8, "n_embd": 16, "block_size": 12}
+    model = minidiff.GPT(minidiff.GPTConfig(attention=name, backend="naive", **shape))
+    idx = torch.randint(0, 256, (2, 5))
+    assert model.generate(idx, 3).shape == (2, 8)
+    model(idx, idx)[1].backward()
 
 
 @pytest.mark.slow

@@ -67,7 +67,6 @@ PLAIN |= {
 }
 CACHED |= {
     "auto": [_split, _flash2_cached, _SDPA_CACHED],
-    "naive": [_SDPA_CACHED],
     "sdpa": [_SDPA_CACHED],
     "flash": [_flash2_cached, _SDPA_CACHED],  # flash-attn 4 has no kernel for caches
     "flash2": [_flash2_cached, _SDPA_CACHED],

@@ -17,7 +17,7 @@ how windows are computed without a (T, T) mask.
 import torch
 import torch.nn.functional as F
 
-from minidiff.attention import SDPA, attention_weights, differential
+from minidiff.attention import NAIVE, SDPA, attention_weights, differential
 from minidiff.model import Block, DiffV2Attention, SoftmaxAttention, register, rotate
 
 # ---- The lower half: windows -------------------------------------------------------------------
@@ -39,7 +39,7 @@ def window_mask(n_queries, window, start=0):
     return (key <= query) & (key > query - window) & (key + start >= 0)
 
 
-def window_attention(q, k, v, window, start=0):
+def window_attention(q, k, v, window, start=0, kernel=SDPA):
     """Causal attention to the last ``window`` tokens, in time and memory linear in T.
 
     The queries are cut into pieces of ``window``. A piece gets its own keys and those of the piece
@@ -49,6 +49,7 @@ def window_attention(q, k, v, window, start=0):
         q: (B, T, H, d). k, v: (B, window + T, h_kv, d), first those of the tokens before q.
         start: position of the first query, a number or a tensor (1,): what lies before the text
             is masked.
+        kernel: SDPA or NAIVE, which computes the pieces.
     Returns:
         (B, T, H, d).
     """
@@ -63,7 +64,7 @@ def window_attention(q, k, v, window, start=0):
     starts = start + piece * torch.arange(pieces, device=q.device)[:, None, None]  # (pieces, 1, 1)
     mask = window_mask(piece, window, starts)  # (pieces, piece, window + piece)
     mask = mask.expand(B, *mask.shape).flatten(0, 1).unsqueeze(1)
-    return SDPA.run(q, k, v, False, mask).unflatten(0, (B, pieces)).flatten(1, 2)[:, :T]
+    return kernel.run(q, k, v, False, mask).unflatten(0, (B, pieces)).flatten(1, 2)[:, :T]
 
 
 def append_window(cache, layer, k, v, window):
@@ -166,7 +167,8 @@ class YocoAttention(SoftmaxAttention):
         if n_keys is None:  # the whole text is here: nothing lies before it
             k, v = (F.pad(x, (0, 0, 0, 0, self.window, 0)) for x in (k, v))
         start = 0 if n_keys is None else n_keys - q.shape[1]
-        return window_attention(q, k, v, self.window, start)  # NEW
+        kernel = NAIVE if self.config.backend == "naive" else SDPA  # no other takes a mask
+        return window_attention(q, k, v, self.window, start, kernel)  # NEW
 
     def branches(self, q, k):
         if not self.lower:
