@@ -85,10 +85,10 @@ def attention(q, k, v, *, backend="auto", causal=True, n_keys=None):
         ValueError: shapes do not fit. RuntimeError: the named backend cannot run here, and why.
     """
     _check_shapes(q, k, v, causal)
-    kernel = choose(PLAIN, backend, q, k, v)  # with a cache, too: a named backend must run here
-    if n_keys is not None:
-        return choose(CACHED, backend, q, k, v).run(q, k, v, n_keys)
-    return kernel.run(q, k, v, causal)
+    if n_keys is None:
+        return choose(PLAIN, backend, q, k, v).run(q, k, v, causal)
+    choose(PLAIN, backend, q, k, v, log=False)  # with a cache, too, a named backend must run here
+    return choose(CACHED, backend, q, k, v).run(q, k, v, n_keys)
 
 
 def attention_weights(q, k, *, causal=True, mask=None):
@@ -174,7 +174,7 @@ CACHED = {"auto": [SDPA_CACHED], "naive": [NAIVE_CACHED], "sdpa": [SDPA_CACHED]}
 PAIR = {backend: [None] for backend in PLAIN}
 
 
-def choose(operation, backend, q, k, v):
+def choose(operation, backend, q, k, v, log=True):
     """The first kernel of a backend that can run these tensors; the log says once which it is."""
     if backend not in operation:
         raise ValueError(f"backend={backend!r} is unknown: use one of {', '.join(operation)}")
@@ -182,9 +182,10 @@ def choose(operation, backend, q, k, v):
     for kernel in operation[backend]:
         reason = kernel and kernel.can_run(q, k, v)
         if reason is None:
-            if kernel and operation is not CACHED and not torch.compiler.is_compiling():
-                what = "attention on %s, %s, d=%d: %s%s"
-                _say_once(what, q.device, q.dtype, q.shape[-1], kernel.name, passed_over)
+            if kernel and log and not torch.compiler.is_compiling():
+                what = "attention over a cache" if operation is CACHED else "attention"
+                facts = (what, q.device, q.dtype, q.shape[-1], kernel.name, passed_over)
+                _say_once("%s on %s, %s, d=%d: %s%s", *facts)
             return kernel
         passed_over += f"; not {kernel.name}: {reason}"
     raise RuntimeError(f"backend={backend!r} cannot run here: {reason}")

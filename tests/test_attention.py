@@ -1,5 +1,7 @@
 """The differential step and attention: properties that the known mistakes would break."""
 
+import logging
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +16,8 @@ from minidiff import attention, attention_weights, diff_attention, differential
 from minidiff.attention import PAIR, PLAIN, choose
 from minidiff.fast import packages
 from minidiff.model import ATTENTION
+
+attention_module = sys.modules["minidiff.attention"]  # minidiff.attention is the function
 
 
 @st.composite
@@ -185,6 +189,23 @@ def test_a_naive_model_writes_and_trains_by_the_formula_alone(name, monkeypatch)
     idx = torch.randint(0, 256, (2, 5))
     assert model.generate(idx, 3).shape == (2, 8)
     model(idx, idx)[1].backward()
+
+
+@pytest.mark.parametrize(("backend", "runs"), [("naive", "naive"), ("auto", "sdpa; not split")])
+def test_the_log_names_what_runs_once_and_not_what_would(backend, runs, caplog):
+    """With a cache it named the kernel for whole sequences; one line for prompts of any length."""
+    caplog.set_level(logging.INFO, "minidiff")
+    attention_module._say_once.cache_clear()
+    shape = {"n_layer": 1, "head_dim": 8, "n_embd": 16, "block_size": 12, "backend": backend}
+    model = minidiff.GPT(minidiff.GPTConfig(**shape))
+    for length in (3, 4):
+        model.generate(torch.zeros(1, length, dtype=torch.long), 2)
+    assert [m.split(": ", 1)[0] for m in caplog.messages] == [
+        "attention over a cache on cpu, torch.float32, d=8"
+    ]
+    assert caplog.messages[0].split(": ", 1)[1].startswith(runs)
+    model(torch.zeros(1, 3, dtype=torch.long))
+    assert "attention on cpu" in caplog.messages[-1]
 
 
 @pytest.mark.slow

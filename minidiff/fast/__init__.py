@@ -35,7 +35,7 @@ def _split_decode(q, k_cache, v_cache, n_keys):
 
 
 def _one_query(q, k):
-    return None if q.shape[1] == 1 else f"it is for T=1, not T={q.shape[1]}; use backend='sdpa'"
+    return None if q.shape[1] == 1 else "it is for one query, T=1; use backend='sdpa'"
 
 
 def _as_many_keys(q, k):
