@@ -76,7 +76,8 @@ def attention(q, k, v, *, backend="auto", causal=True, n_keys=None):
         q: (B, T, H, d). k, v: (B, S, h_kv, d), where h_kv divides H.
         backend: "naive" (the formula; any device, float64 too), "sdpa" (PyTorch's kernels), one
             of minidiff/fast ("flash", ...), or "auto", the fastest that can run these tensors.
-        causal: query i sees no later key; with S > T the queries are the last T positions.
+        causal: query i sees no later key; with S > T the queries are the last T positions. With
+            n_keys it is always so.
         n_keys: int32 tensor (1,), for decoding: k and v are a cache, filled so far, the new T
             included. On the device, so that one CUDA graph serves every length. No gradients.
     Returns:
