@@ -137,7 +137,7 @@ class YocoAttention(SoftmaxAttention):
             q, k, v = self.qkv(x, rope)
             n_keys = None
             if cache is not None:
-                k, v = append_window(cache, self.layer_index, k, v, self.window)
+                k, v = append_window(cache, self.layer_index, k, v, self.span)
                 n_keys = cache.length
         else:
             q = self.queries(x, rope[-x.shape[1] :])  # after the early exit x is the last token
@@ -145,6 +145,11 @@ class YocoAttention(SoftmaxAttention):
             if self.layer_index == self.config.n_layer - 1:
                 self.shared.kept = None
         return self.o_proj(self.mix(q, k, v, x, n_keys).flatten(2))
+
+    @property
+    def span(self):
+        """The window, in a block that may be shorter."""
+        return min(self.window, self.config.block_size)
 
     def queries(self, x, rope):
         """(B, T, H, d), rotated."""
@@ -165,15 +170,15 @@ class YocoAttention(SoftmaxAttention):
         if not self.lower:
             return super().attend(q, k, v, n_keys)
         if n_keys is None:  # the whole text is here: nothing lies before it
-            k, v = (F.pad(x, (0, 0, 0, 0, self.window, 0)) for x in (k, v))
+            k, v = (F.pad(x, (0, 0, 0, 0, self.span, 0)) for x in (k, v))
         start = 0 if n_keys is None else n_keys - q.shape[1]
         kernel = NAIVE if self.config.backend == "naive" else SDPA  # no other takes a mask
-        return window_attention(q, k, v, self.window, start, kernel)  # NEW
+        return window_attention(q, k, v, self.span, start, kernel)  # NEW
 
     def branches(self, q, k):
         if not self.lower:
             return super().branches(q, k)
-        mask = window_mask(q.shape[1], self.window)[:, self.window :].to(q.device)  # (T, T)
+        mask = window_mask(q.shape[1], self.span)[:, self.span :].to(q.device)  # (T, T)
         return attention_weights(q, k, mask=mask)  # NEW
 
 
