@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-log = logging.getLogger("minidiff")
+_say_once = functools.cache(logging.getLogger("minidiff").info)
 
 
 def differential(attn, lam_logit):
@@ -76,7 +76,8 @@ def attention(q, k, v, *, backend="auto", causal=True, n_keys=None):
         q: (B, T, H, d). k, v: (B, S, h_kv, d), where h_kv divides H.
         backend: "naive" (the formula; any device, float64 too), "sdpa" (PyTorch's kernels), one
             of minidiff/fast ("flash", ...), or "auto", the fastest that can run these tensors.
-        causal: query i sees no later key; with S > T the queries are the last T positions.
+        causal: query i sees no later key; with S > T the queries are the last T positions. With
+            n_keys it is always so.
         n_keys: int32 tensor (1,), for decoding: k and v are a cache, filled so far, the new T
             included. On the device, so that one CUDA graph serves every length. No gradients.
     Returns:
@@ -85,36 +86,45 @@ def attention(q, k, v, *, backend="auto", causal=True, n_keys=None):
         ValueError: shapes do not fit. RuntimeError: the named backend cannot run here, and why.
     """
     _check_shapes(q, k, v, causal)
-    kernel = choose(PLAIN, backend, q, k, v)  # with a cache, too: a named backend must run here
-    if n_keys is not None:
-        return choose(CACHED, backend, q, k, v).run(q, k, v, n_keys)
-    return kernel.run(q, k, v, causal)
+    if n_keys is None:
+        return choose(PLAIN, backend, q, k, v).run(q, k, v, causal)
+    choose(PLAIN, backend, q, k, v, log=False)  # with a cache, too, a named backend must run here
+    return choose(CACHED, backend, q, k, v).run(q, k, v, n_keys)
 
 
-def attention_weights(q, k, *, causal=True):
+def attention_weights(q, k, *, causal=True, mask=None):
     """The attention maps softmax(q k^T / sqrt(d)), as the naive backend uses them.
 
     Args:
         q: (B, T, H, d). k: (B, S, h_kv, d), where h_kv divides H.
+        mask: instead of causal's: bool, True where a query sees a key, broadcast to (B, H, T, S).
     Returns:
         (B, H, T, S) float32 (float64 when q is float64); every row sums to 1.
     """
-    _check_shapes(q, k, k, causal)
+    _check_shapes(q, k, k, causal and mask is None)
     dtype = torch.promote_types(q.dtype, torch.float32)
     k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)  # one key head for each query head
     with torch.autocast(q.device.type, enabled=False):  # float32 in mixed precision, too
         scores = torch.einsum("bthd,bshd->bhts", q.to(dtype), k.to(dtype)) / math.sqrt(q.shape[-1])
-    if causal:
-        later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1 + k.shape[1] - q.shape[1])
-        scores = scores.masked_fill(later, -math.inf)  # the last query sees all S keys
+    if causal and mask is None:
+        mask = _causal_mask(q, k)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
     return scores.softmax(dim=-1)
 
 
-def _naive(q, k, v, causal):
-    maps = attention_weights(q, k, causal=causal)  # (B, H, T, S): this is what fast kernels avoid
+def _naive(q, k, v, causal, mask=None):
+    maps = attention_weights(q, k, causal=causal, mask=mask)  # (B, H, T, S): fast ones avoid it
     v = v.repeat_interleave(q.shape[2] // v.shape[2], dim=2)  # (B, S, H, d)
     with torch.autocast(q.device.type, enabled=False):
         return torch.einsum("bhts,bshd->bthd", maps, v.to(maps.dtype)).to(q.dtype)
+
+
+def _causal_mask(q, k, n_keys=None):
+    """(T, S), True where a query sees a key: the queries are the last T of S, or of n_keys."""
+    T, S = q.shape[1], k.shape[1]
+    position = torch.arange(T, device=q.device) + (S if n_keys is None else n_keys) - T  # (T,)
+    return torch.arange(S, device=q.device) <= position.unsqueeze(1)
 
 
 def _check_shapes(q, k, v, causal):
@@ -128,33 +138,24 @@ def _check_shapes(q, k, v, causal):
         raise ValueError(f"causal=True needs a key for each query: T={q.shape[1]}, S={k.shape[1]}")
 
 
-_SDPA_ORDER = [  # the first that can run is used; cuDNN's was the fastest of them on Hopper
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
+# The first that can run is used; cuDNN's was the fastest of them on Hopper.
+_SDPA_ORDER = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION,
+               SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # fmt: skip
 
 
 def _sdpa(q, k, v, causal, mask=None):
-    n_queries, n_keys, grouped = q.shape[1], k.shape[1], q.shape[2] != k.shape[2]
-    if causal and n_queries < n_keys:  # is_causal would align its mask to the FIRST keys
-        causal = False
-        if n_queries > 1:  # one query with a cache sees every key
-            mask = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device)
-            mask = mask.tril(n_keys - n_queries)
+    if causal and q.shape[1] < k.shape[1]:  # is_causal would align its mask to the FIRST keys
+        causal, mask = False, _causal_mask(q, k) if q.shape[1] > 1 else None  # one sees every key
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # SDPA wants (B, H, T, d)
     with sdpa_kernel(_SDPA_ORDER, set_priority=True) if q.is_cuda else nullcontext():
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped
-        ).transpose(1, 2)  # (B, T, H, d)
+        grouped = q.shape[1] != k.shape[1]
+        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)
+    return out.transpose(1, 2)  # (B, T, H, d)
 
 
-def _sdpa_cached(q, k_cache, v_cache, n_keys):
-    """Reads the whole cache, and masks what is not filled."""
-    position = n_keys - q.shape[1] + torch.arange(q.shape[1], device=q.device)  # (T,)
-    mask = torch.arange(k_cache.shape[1], device=q.device) <= position[:, None]  # (T, S_max)
-    return _sdpa(q, k_cache, v_cache, causal=False, mask=mask)
+def _over_cache(run):
+    """Of a function that takes a mask: reads the whole cache, and masks what is not filled."""
+    return lambda q, k, v, n_keys: run(q, k, v, False, _causal_mask(q, k, n_keys))
 
 
 class Kernel(NamedTuple):
@@ -167,13 +168,14 @@ class Kernel(NamedTuple):
 
 # What can compute each operation: a backend's name stands for a list, best first. minidiff/fast
 # puts its own before these. PAIR is diff_attention in one kernel; None stands for two steps.
-SDPA, SDPA_CACHED = Kernel("sdpa", _sdpa), Kernel("sdpa", _sdpa_cached)
-PLAIN = {"auto": [SDPA], "naive": [Kernel("naive", _naive)], "sdpa": [SDPA]}
-CACHED = {backend: [SDPA_CACHED] for backend in PLAIN}
+SDPA, SDPA_CACHED = Kernel("sdpa", _sdpa), Kernel("sdpa", _over_cache(_sdpa))
+NAIVE, NAIVE_CACHED = Kernel("naive", _naive), Kernel("naive", _over_cache(_naive))
+PLAIN = {"auto": [SDPA], "naive": [NAIVE], "sdpa": [SDPA]}
+CACHED = {"auto": [SDPA_CACHED], "naive": [NAIVE_CACHED], "sdpa": [SDPA_CACHED]}
 PAIR = {backend: [None] for backend in PLAIN}
 
 
-def choose(operation, backend, q, k, v):
+def choose(operation, backend, q, k, v, log=True):
     """The first kernel of a backend that can run these tensors; the log says once which it is."""
     if backend not in operation:
         raise ValueError(f"backend={backend!r} is unknown: use one of {', '.join(operation)}")
@@ -181,13 +183,10 @@ def choose(operation, backend, q, k, v):
     for kernel in operation[backend]:
         reason = kernel and kernel.can_run(q, k, v)
         if reason is None:
-            if kernel and operation is not CACHED and not torch.compiler.is_compiling():
-                _say(kernel.name, q.device, q.dtype, q.shape[-1], passed_over)
+            if kernel and log and not torch.compiler.is_compiling():
+                what = "attention over a cache" if operation is CACHED else "attention"
+                facts = (what, q.device, q.dtype, q.shape[-1], kernel.name, passed_over)
+                _say_once("%s on %s, %s, d=%d: %s%s", *facts)
             return kernel
         passed_over += f"; not {kernel.name}: {reason}"
     raise RuntimeError(f"backend={backend!r} cannot run here: {reason}")
-
-
-@functools.cache
-def _say(name, device, dtype, head_dim, passed_over):
-    log.info("attention on %s, %s, d=%d: %s%s", device, dtype, head_dim, name, passed_over)

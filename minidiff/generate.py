@@ -15,7 +15,8 @@ def generate(model, idx, max_new_tokens, *, temperature=1.0, top_k=None, seed=No
     """Continue idx (B, T), whose first token should be BOS, by up to max_new_tokens tokens.
 
     Args:
-        model: a GPT, or any module with ``config.block_size`` and ``forward(idx, cache=...)``.
+        model: a GPT, or any module with ``config.block_size`` and ``forward(idx, cache=...)``. On
+            a GPU call ``model.bfloat16()`` first: the fastest kernels are for 16 bits only.
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: sample among the k likeliest tokens only.
         seed: the same call gives the same text on one machine; another length, batch or device may

@@ -39,7 +39,7 @@ class GPTConfig:
         if self.n_head % self.n_kv_head:
             raise ValueError(
                 f"n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}: "
-                "otherwise a pair of query heads straddles two key/value heads"
+                "every key/value head serves equally many heads (DIFF V2: pairs of heads)"
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even: RoPE rotates channel pairs")

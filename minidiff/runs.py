@@ -88,6 +88,8 @@ def checked_tensors(file, expected, path, fix):
 def load_run(folder, device="cpu", best=False, writes=False):
     """The trained model of a run folder (config.json and model.safetensors), in eval mode.
 
+    Its weights are float32. To write on a GPU, call ``model.bfloat16()`` first.
+
     Args:
         best: the weights of the lowest validation loss instead of the last ones.
         writes: it will write text, so its KV cache must fit beside it.
@@ -177,6 +179,7 @@ def load_pretrained(name, device="cpu"):
 
     Both were trained on the same text with the same settings, on a GPU, at a size where attention
     sinks and outliers form; notebooks/checkpoints/README.md has the command. No network is needed.
+    As from :func:`load_run`, its weights are float32.
 
     Raises:
         ValueError: an unknown name, or the package is not inside the course's repository.

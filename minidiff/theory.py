@@ -62,8 +62,8 @@ def attention_params(n_embd, n_head, n_kv_head, head_dim, *, diff_v2=False):
 def saved_against_2h_heads(n_embd, n_head, n_kv_head, head_dim):
     """Share of attention weights that DIFF V2 saves against softmax with 2h heads.
 
-    (1 - 1/d) / (4 + 2 h_kv/h): 16.5% for h_kv = h, and the published 25% only as h_kv/h -> 0.
-    Negative numbers are what DIFF V2 *adds*; against softmax with h heads it always adds.
+    (1 - 1/d) / (4 + 2 h_kv/h): 16.5% for h_kv = h and d = 128, and the published 25% only as
+    h_kv/h -> 0 and d grows. Against softmax with h heads it saves nothing: DIFF V2 has more.
     """
     diff = attention_params(n_embd, n_head, n_kv_head, head_dim, diff_v2=True)
     return 1 - diff / attention_params(n_embd, 2 * n_head, n_kv_head, head_dim)
@@ -92,10 +92,12 @@ def decode_attention_cost(n_keys, query_heads, n_kv_head, head_dim, bytes_per_nu
 def kv_cache_bytes(n_keys, n_layer, n_kv_head, head_dim, bytes_per_number=2, *, window=None):
     """Bytes of the keys and values that generation keeps after n_keys tokens, for one sequence.
 
-    A pair of n_keys keys and values in each layer; with ``window``, YOCO: that many tokens in each
-    layer of the lower half, and a single pair of n_keys for the upper half (arXiv 2405.05254).
+    A pair of n_keys keys and values in each layer; with ``window``, YOCO: at most so many tokens in
+    each layer of the lower half, and one pair of n_keys for the upper half (arXiv 2405.05254).
     """
-    tokens = n_layer * n_keys if window is None else n_layer // 2 * window + n_keys
+    tokens = n_layer * n_keys
+    if window is not None:
+        tokens = n_layer // 2 * min(window, n_keys) + n_keys
     return 2 * tokens * n_kv_head * head_dim * bytes_per_number
 
 

@@ -1,9 +1,12 @@
 """The differential step and attention: properties that the known mistakes would break."""
 
+import logging
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -12,6 +15,9 @@ import minidiff
 from minidiff import attention, attention_weights, diff_attention, differential
 from minidiff.attention import PAIR, PLAIN, choose
 from minidiff.fast import packages
+from minidiff.model import ATTENTION
+
+attention_module = sys.modules["minidiff.attention"]  # minidiff.attention is the function
 
 
 @st.composite
@@ -59,6 +65,21 @@ def test_maps_are_causal_and_their_rows_sum_to_one(shape, scale):
     assert_close(maps.sum(-1), torch.ones(B, h, T, dtype=maps.dtype))
     future = torch.ones(T, S, dtype=torch.bool).triu(S - T + 1)
     assert not maps[..., future].any()
+
+
+@given(shapes(), st.sampled_from([torch.float64, torch.bfloat16]), st.booleans())
+def test_a_mask_takes_the_place_of_the_causal_one(shape, dtype, per_head):
+    """Each row is softmax over the keys that the mask shows, later ones too; T > S is allowed."""
+    B, S, T, h, h_kv, d = shape  # T >= S: causal=True alone would refuse T > S
+    q, k, _ = random_qkv(B, T, S, h, h_kv, d, dtype=dtype)
+    mask = torch.rand((B, h, T, S) if per_head else (T, S)) < 0.5
+    mask[..., 0] = True  # every query sees a key
+    maps = attention_weights(q, k, mask=mask)
+    kept = attention_weights(q, k, causal=False) * mask
+    assert maps.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert_close(maps, kept / kept.sum(-1, keepdim=True))
+    causal = torch.ones(T, T, dtype=torch.bool).tril()
+    assert_close(attention_weights(q, q, mask=causal), attention_weights(q, q))
 
 
 @given(shapes())
@@ -153,6 +174,38 @@ def test_attention_over_a_cache_ignores_what_is_not_filled(shape, unused, backen
     assert_close(
         attention(q, *caches, n_keys=n_keys, backend=backend), attention(q, k, v, backend="naive")
     )
+
+
+@pytest.mark.parametrize("name", sorted(ATTENTION))
+def test_a_naive_model_writes_and_trains_by_the_formula_alone(name, monkeypatch):
+    """With a cache it was SDPA, whatever the log said; so were YOCO's windows."""
+
+    def not_the_formula(*args, **kwargs):
+        raise AssertionError("this is SDPA")
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", not_the_formula)
+    shape = {"n_layer": 2, "head_dim": 8, "n_embd": 16, "block_size": 12}
+    model = minidiff.GPT(minidiff.GPTConfig(attention=name, backend="naive", **shape))
+    idx = torch.randint(0, 256, (2, 5))
+    assert model.generate(idx, 3).shape == (2, 8)
+    model(idx, idx)[1].backward()
+
+
+@pytest.mark.parametrize(("backend", "runs"), [("naive", "naive"), ("auto", "sdpa; not split")])
+def test_the_log_names_what_runs_once_and_not_what_would(backend, runs, caplog):
+    """With a cache it named the kernel for whole sequences; one line for prompts of any length."""
+    caplog.set_level(logging.INFO, "minidiff")
+    attention_module._say_once.cache_clear()
+    shape = {"n_layer": 1, "head_dim": 8, "n_embd": 16, "block_size": 12, "backend": backend}
+    model = minidiff.GPT(minidiff.GPTConfig(**shape))
+    for length in (3, 4):
+        model.generate(torch.zeros(1, length, dtype=torch.long), 2)
+    assert [m.split(": ", 1)[0] for m in caplog.messages] == [
+        "attention over a cache on cpu, torch.float32, d=8"
+    ]
+    assert caplog.messages[0].split(": ", 1)[1].startswith(runs)
+    model(torch.zeros(1, 3, dtype=torch.long))
+    assert "attention on cpu" in caplog.messages[-1]
 
 
 @pytest.mark.slow

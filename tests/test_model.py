@@ -222,7 +222,7 @@ def test_generate_refuses_what_makes_no_sense(length, kwargs):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_head": 3}, "straddles"),
+        ({"n_head": 3}, "multiple of n_kv_head=2: every key/value head serves equally many heads"),
         ({"head_dim": 7}, "even"),
         ({"n_layer": 0}, "positive whole number"),
         ({"n_embd": -1}, "positive whole number"),

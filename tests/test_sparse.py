@@ -15,7 +15,7 @@ from minidiff import GPT, GPTConfig, attention, differential
 from minidiff.generate import Decoder
 from minidiff.model import rope_table
 from minidiff.variants import sparse
-from minidiff.variants.sparse import SHARES, block_weights, choose_blocks, visible
+from minidiff.variants.sparse import SHARES, choose_blocks, visible
 
 TINY = GPTConfig(n_layer=2, n_head=4, n_kv_head=2, head_dim=8, n_embd=16, block_size=24)
 NAMES = ("sparse_softmax", "sparse_pair", "sparse_head", "sparse_a1", "sparse_group")
@@ -211,15 +211,6 @@ def test_gradients_are_those_of_the_naive_path(name):
     for key, grad in grads["naive"].items():
         assert grad.any(), key
         assert_close(grads["auto"][key], grad, rtol=1e-8, atol=1e-10)
-
-
-def test_the_naive_twin_is_dense_attention_under_a_causal_mask():
-    q, k, v = draw(9, 2, 1)
-    mask = torch.ones(1, 1, 9, 9, dtype=torch.bool).tril().expand(2, 1, 9, 9)
-    maps = block_weights(q, k, mask)
-    values = v.repeat_interleave(2, dim=2)
-    out = torch.einsum("bhts,bshd->bthd", maps, values)
-    assert_close(out, attention(q, k, v, backend="naive"), rtol=1e-12, atol=1e-12)
 
 
 # ---- flex_attention ----------------------------------------------------------------------------

@@ -108,6 +108,21 @@ def test_on_a_cpu_the_plain_loop_writes():
     assert torch.equal(model.generate(prompt, 8, temperature=0.8, top_k=5, seed=3), idx)
 
 
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@torch.inference_mode()
+def test_a_model_as_it_is_loaded_hears_what_makes_it_fast(dtype, caplog):
+    """It heard "attention is by sdpa". (Here the GPU is missing, too.)"""
+    caplog.set_level(logging.INFO, "minidiff")
+    decoder._say.cache_clear()
+    model, cache = GPT(SMALL).to(dtype), KVCache(SMALL.block_size)
+    model(torch.zeros(1, 3, dtype=torch.long), cache=cache)
+    decoder.token_step(model, cache, 1)
+    fix = f"step.py: its weights are {dtype}, and it is for 16 bits: call model.bfloat16() first"
+    assert (fix in caplog.text) == (dtype != torch.bfloat16)
+    assert ("attention is by sdpa" in caplog.text) == (dtype == torch.bfloat16)
+
+
 # ---- The kernels, in Triton's interpreter ------------------------------------------------------
 
 

@@ -67,8 +67,10 @@ def test_the_upper_half_on_the_last_token_alone_gives_the_logits_of_the_full_run
 
 
 @both
+@pytest.mark.parametrize("window", [4, 40])  # 40 is more than a block holds
 @pytest.mark.parametrize("chunks", [[1] * 17, [5, 1, 11], [3, 3, 1, 1, 9]])
-def test_decoding_with_the_cache_equals_the_full_forward(name, chunks):
+def test_decoding_with_the_cache_equals_the_full_forward(name, chunks, window, monkeypatch):
+    monkeypatch.setattr(YocoAttention, "window", window)
     model, idx = tiny_model(name), torch.randint(0, 256, (2, 17))
     decode, full = Decoder(model), model(idx)[0]
     with torch.no_grad():
@@ -86,14 +88,16 @@ def test_generate_writes_the_same_as_without_a_cache(name):
 
 @both
 @pytest.mark.parametrize("n_layer", [1, 2, 5, 8])
-def test_the_cache_is_as_large_as_the_closed_form_says(name, n_layer):
-    config = dataclasses.replace(TINY, attention=name, n_layer=n_layer)
+@pytest.mark.parametrize("block_size", [24, 4, 3])
+def test_the_cache_is_as_large_as_the_closed_form_says(name, n_layer, block_size):
+    """Also where the whole text is shorter than a window."""
+    config = dataclasses.replace(TINY, attention=name, n_layer=n_layer, block_size=block_size)
     decode = Decoder(GPT(config).bfloat16())
     with torch.no_grad():
-        decode(torch.randint(0, 256, (1, 10)))
+        decode(torch.randint(0, 256, (1, 3)))
     kept = [x for pair in decode.cache.layers.values() for x in pair]
     size = sum(x.numel() * x.element_size() for x in kept)
-    assert size == theory.kv_cache_bytes(24, n_layer, 2, 8, window=4)
+    assert size == theory.kv_cache_bytes(block_size, n_layer, 2, 8, window=4)
     assert len(kept) == 2 * (n_layer // 2 + 1)  # the windows, and what is shared
 
 
@@ -168,13 +172,15 @@ def test_probes_see_the_maps_of_each_sequence(name):
 
 @settings(max_examples=30)
 @given(T=st.integers(1, 40), n_layer=st.integers(1, 6), window=st.integers(1, 12))
-def test_operations_of_the_prefill_count_what_the_masks_let_through(T, n_layer, window):
+def test_closed_forms_count_what_the_masks_let_through(T, n_layer, window):
     half = n_layer // 2
     dense, windowed = torch.ones(T, T).tril().sum(), window_mask(T, window).sum()
     pairs = half * windowed + (n_layer - half) * T
     count = theory.prefill_attention_operations(T, n_layer, 8, 16, window=window)
     assert count == 4 * 8 * 16 * pairs
     assert theory.prefill_attention_operations(T, n_layer, 8, 16) == 4 * 8 * 16 * n_layer * dense
+    kept = half * window_mask(T, window)[-1].sum() + T  # what the last query sees, below and above
+    assert theory.kv_cache_bytes(T, n_layer, 2, 8, window=window) == 2 * kept * 2 * 8 * 2
 
 
 def test_cache_of_ordinary_attention_is_one_pair_a_layer():

@@ -1,8 +1,9 @@
 """Ordinary attention by the code of fast/pair_kernel.py, every head by itself.
 
 DIFF V2 by the fused pair can be faster than softmax on cuDNN for two reasons: the heads of a pair
-share products, or the kernel is better. Against softmax by the same code only the first is left.
-Tiles, loops and the two backward kernels are those of pair_kernel.py; read that first. For a head:
+share products, or the kernel is better. Against softmax by the same code only sharing is left, and
+what tuning leaves. The loops and the two backward kernels are those of pair_kernel.py; read that
+first. Sizes of tiles, warps and stages are not: each kernel was tuned by itself. For a head:
 
     dP = dO V^T,  dV = A^T dO,  dS = A * (dP - D),  D = rowsum(dO * O),  dQ = dS K,  dK = dS^T Q
 
@@ -12,11 +13,12 @@ This file needs Triton: import it only where it will be used.
 import torch
 import triton
 import triton.language as tl
-from triton.tools.tensor_descriptor import TensorDescriptor
 
-from minidiff.fast.pair_kernel import LOG2E, _tiles
+from minidiff.fast.pair import row_sums
+from minidiff.fast.pair_kernel import LOG2E, _rows, _tiles
 
-# head size d: (queries M, keys N, warps, stages, registers a thread may use, or None)
+# head size d: (queries M, keys N, warps, stages, registers a thread may use, or None), as a
+# prototype of these kernels was tuned on an H100.
 FORWARD = {64: (64, 128, 4, 2, None), 128: (64, 64, 4, 3, None)}
 BACKWARD_QUERIES = {64: (64, 64, 4, 3, None), 128: (128, 64, 8, 3, None)}
 BACKWARD_KEYS = {64: (64, 64, 4, 3, None), 128: (64, 64, 4, 2, None)}
@@ -145,17 +147,17 @@ def _operator(
     q, k, v = (x.contiguous() for x in (q, k, v))
     B, T, h, d = q.shape
     M, N, *how = FORWARD[d]
-    out, lse = torch.empty_like(q), _sums(q)
+    out, lse = torch.empty_like(q), row_sums(q)
     _start(
         _forward, B * h, T, d, M, N, how, k.shape[2], h,
-        _tiles(q, M), _tiles(k, N), _tiles(v, N), _tiles(out, M), _row(lse, M),
+        _tiles(q, M), _tiles(k, N), _tiles(v, N), _tiles(out, M), _rows(lse, M, 1),
     )  # fmt: skip
     return out, lse
 
 
 @_operator.register_fake
 def _(q, k, v):
-    return q.new_empty(q.shape), _sums(q)
+    return q.new_empty(q.shape), row_sums(q)
 
 
 @torch.library.custom_op("minidiff::one_by_one_backward", mutates_args=())
@@ -169,14 +171,14 @@ def _backward(
     M, N, *how = BACKWARD_QUERIES[d]
     _start(
         _backward_queries, B * h, T, d, M, N, how, h_kv, h,
-        _tiles(q, M), _tiles(k, N), _tiles(v, N), _tiles(out, M), _row(lse, M), _tiles(grad, M),
-        _tiles(dq, M), _row(delta, M),
+        _tiles(q, M), _tiles(k, N), _tiles(v, N), _tiles(out, M), _rows(lse, M, 1), _tiles(grad, M),
+        _tiles(dq, M), _rows(delta, M, 1),
     )  # fmt: skip
     M, N, *how = BACKWARD_KEYS[d]
     _start(
         _backward_keys, B * h_kv, T, d, M, N, how, h_kv, h,
-        _tiles(q, M), _tiles(k, N), _tiles(v, N), _row(lse, M), _tiles(grad, M), _row(delta, M),
-        _tiles(dk, N), _tiles(dv, N),
+        _tiles(q, M), _tiles(k, N), _tiles(v, N), _rows(lse, M, 1), _tiles(grad, M),
+        _rows(delta, M, 1), _tiles(dk, N), _tiles(dv, N),
     )  # fmt: skip
     return dq, dk, dv
 
@@ -204,13 +206,3 @@ def _start(kernel, heads, T, d, M, N, how, h_kv, h, *tensors):
             *tensors, T, h, h_kv, d**-0.5, d, M, N,
             num_warps=warps, num_stages=stages, maxnreg=registers,
         )  # fmt: skip
-
-
-def _sums(q):
-    """A float32 number for each query and head: (B * H, T), its rows padded to 16 bytes."""
-    B, T, h, _ = q.shape
-    return q.new_empty(B * h, (T + 3) // 4 * 4, dtype=torch.float32)
-
-
-def _row(x, rows):
-    return TensorDescriptor(x, x.shape, x.stride(), [1, rows])

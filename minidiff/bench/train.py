@@ -77,6 +77,9 @@ def train(config=None):
     config = config or tools.defaults(TrainBench)
     tools.check_names("size", config.sizes, SIZES)
     tools.check_names("variant", config.variants, [*VARIANTS, *OTHER_WAYS])
+    if other := [n for n in config.variants if n.startswith(("moe_", "sparse_", "yoco_"))]:
+        why = "operations are counted for dense attention and one MLP alone; leave it out"
+        raise ValueError(f"variant {other[0]!r}: {why}")
     tools.check_names("compile", [config.compile], ["blocks", "model", "none"])
     device = pick_device(config.device)
     columns = ("size:9 variant:12 backend:7 compile:7 ms:8 tokens_per_s:12 tflops:7 mfu:6 "

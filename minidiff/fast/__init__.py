@@ -35,7 +35,7 @@ def _split_decode(q, k_cache, v_cache, n_keys):
 
 
 def _one_query(q, k):
-    return None if q.shape[1] == 1 else f"it is for T=1, not T={q.shape[1]}; use backend='sdpa'"
+    return None if q.shape[1] == 1 else "it is for one query, T=1; use backend='sdpa'"
 
 
 def _as_many_keys(q, k):
@@ -67,7 +67,6 @@ PLAIN |= {
 }
 CACHED |= {
     "auto": [_split, _flash2_cached, _SDPA_CACHED],
-    "naive": [_SDPA_CACHED],
     "sdpa": [_SDPA_CACHED],
     "flash": [_flash2_cached, _SDPA_CACHED],  # flash-attn 4 has no kernel for caches
     "flash2": [_flash2_cached, _SDPA_CACHED],

@@ -82,6 +82,8 @@ def why_not_fused(model, cache, batch):
     if why := why_not(model, batch):
         return why
     config, (k, v) = model.config, cache.layers[0]
+    if k.dtype.itemsize > 2:
+        return f"its weights are {k.dtype}, and it is for 16 bits: call model.bfloat16() first"
     q = k.new_empty(batch, 1, config.n_head, config.head_dim)
     kernel = choose(CACHED, config.backend, q, k, v)
     return None if kernel.name == "split" else f"attention is by {kernel.name}"

@@ -1,8 +1,9 @@
 """DIFF V2 attention as one operator, forward and backward: both heads of a pair at once.
 
-Two ordinary attention heads take ten matrix products in the backward; the two heads of a pair need
-only eight, since their gradients differ by the factor -lambda. pair_kernel.py derives and computes
-this; here it becomes an operator, inside which torch.compile does not look.
+The gradients of the two heads differ by the factor -lambda, so the backward of a pair needs eight
+matrix products where two ordinary heads need ten. pair_kernel.py, which derives this, takes 11: its
+two kernels each compute the scores and dO V^T, and two ordinary heads in such kernels take 14. Here
+it becomes an operator, inside which torch.compile does not look.
 """
 
 import torch
@@ -45,11 +46,16 @@ def _forward(
     return pair_kernel.forward(*(x.contiguous() for x in (q, k, v, lam_logit)))
 
 
+def row_sums(q):
+    """A float32 number for each head and query of q: (B * H, T), its rows padded to 16 bytes."""
+    B, T, H, _ = q.shape
+    return q.new_empty(B * H, (T + 3) // 4 * 4, dtype=torch.float32)
+
+
 @_forward.register_fake
 def _(q, k, v, lam_logit):
     out = q.new_empty((*lam_logit.shape, q.shape[3]))
-    rows = (q.shape[0] * q.shape[2], (q.shape[1] + 3) // 4 * 4)
-    return out, torch.empty_like(out), q.new_empty(rows, dtype=torch.float32)
+    return out, torch.empty_like(out), row_sums(q)
 
 
 @torch.library.custom_op("minidiff::pair_backward", mutates_args=())

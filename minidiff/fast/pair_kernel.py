@@ -34,6 +34,8 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from minidiff.fast.pair import row_sums
+
 # head size d: (queries M, keys N, warps, stages, registers a thread may use, or None), the fastest
 # of some eight on an H100. A cap on registers lets more programs share a multiprocessor.
 FORWARD = {64: (32, 64, 4, 3, None), 128: (32, 32, 4, 3, None)}
@@ -184,10 +186,10 @@ def forward(q, k, v, lam_logit):
     Returns:
         out and O2 (B, T, h, d), and lse (B * 2h, T) in float32, its rows padded to 16 bytes.
     """
-    (B, T, heads, d), h = q.shape, lam_logit.shape[2]
+    (B, T, _, d), h = q.shape, lam_logit.shape[2]
     M, N, warps, stages, registers = FORWARD[d]
     out, out2 = q.new_empty(B, T, h, d), q.new_empty(B, T, h, d)
-    lse = q.new_empty(B * heads, triton.cdiv(T, 4) * 4, dtype=torch.float32)
+    lse = row_sums(q)
     with torch.cuda.device_of(q):  # Triton launches on the current device
         _forward[B * h, triton.cdiv(T, M)](
             _tiles(q, M, 2), _tiles(k, N), _tiles(v, N), lam_logit, _tiles(out, M),
@@ -232,6 +234,6 @@ def _tiles(x, rows, heads=1):
     return TensorDescriptor(x, x.shape, x.stride(), [1, heads, rows, x.shape[3]])
 
 
-def _rows(x, rows):
-    """x (B * 2h, T) in tiles of some positions of a pair."""
-    return TensorDescriptor(x, x.shape, x.stride(), [2, rows])
+def _rows(x, rows, heads=2):
+    """x (B * H, T) in tiles of some positions of a pair, or of one head."""
+    return TensorDescriptor(x, x.shape, x.stride(), [heads, rows])

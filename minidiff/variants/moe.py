@@ -5,9 +5,10 @@ feed-forward part alone, for DIFF V2 and for softmax. An expert is 1 / top_k as 
 layer: a token costs as much as before (and the router: D * n_experts weights), and the layer holds
 n_experts / top_k times the weights.
 
-    share          = softmax(router(x))                    over the experts, in float32
-    weight, expert = top_k(share), weight / sum(weight)    (Mixtral, arXiv 2401.04088)
-    y              = sum_j weight_j SwiGLU_expert_j(x)
+    share          = softmax(router(x))       over the experts, in float32
+    weight, expert = topk(share, top_k)
+    weight         = weight / sum(weight)     (Mixtral, arXiv 2401.04088)
+    y              = sum_j weight_j SwiGLU_(expert_j)(x)
 
 The weights are how the loss reaches the router: the choice itself has no gradient. With top_k = 1
 the only weight is 1 whatever the router says, so that it would not learn (Switch keeps the share).

@@ -22,7 +22,15 @@ import math
 import torch
 import torch.nn.functional as F
 
-from minidiff.attention import PLAIN, SDPA, Kernel, choose, differential
+from minidiff.attention import (
+    NAIVE,
+    PLAIN,
+    SDPA,
+    Kernel,
+    attention_weights,
+    choose,
+    differential,
+)
 from minidiff.model import DiffV2Attention, SoftmaxAttention, register
 
 SHARES = ("head", "pair", "a1", "group")
@@ -75,30 +83,20 @@ def visible(chosen, position, block, n_keys):
 # ---- Attention over them -----------------------------------------------------------------------
 
 
-def block_weights(q, k, mask):
-    """softmax(q k^T / sqrt(d)) over the keys of a mask (B, G, T, S): (B, H, T, S), float32 or 64.
-
-    The naive twin of what follows, as ``attention_weights`` is of dense attention.
-    """
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)  # (B, S, H, d)
-    with torch.autocast(q.device.type, enabled=False):
-        scores = torch.einsum("bthd,bshd->bhts", q.to(dtype), k.to(dtype)) / math.sqrt(q.shape[-1])
-    mask = mask.repeat_interleave(q.shape[2] // mask.shape[1], dim=1)  # (B, H, T, S)
-    return scores.masked_fill(~mask, -math.inf).softmax(-1)
+def _head_mask(q, k, chosen, position, block):
+    """:func:`visible` for every query head: (B, H, T, S)."""
+    mask = visible(chosen, position, block, k.shape[1])
+    return mask.repeat_interleave(q.shape[2] // mask.shape[1], dim=1)
 
 
 def _naive(q, k, v, chosen, position, block):
-    maps = block_weights(q, k, visible(chosen, position, block, k.shape[1]))
-    v = v.repeat_interleave(q.shape[2] // v.shape[2], dim=2)
-    with torch.autocast(q.device.type, enabled=False):
-        return torch.einsum("bhts,bshd->bthd", maps, v.to(maps.dtype)).to(q.dtype)
+    """The formula under a mask: the naive twin of what follows."""
+    return NAIVE.run(q, k, v, False, _head_mask(q, k, chosen, position, block))
 
 
 def _masked(q, k, v, chosen, position, block):
     """PyTorch's SDPA with a mask: the sparse result at the dense price."""
-    mask = visible(chosen, position, block, k.shape[1])
-    return SDPA.run(q, k, v, False, mask.repeat_interleave(q.shape[2] // mask.shape[1], dim=1))
+    return SDPA.run(q, k, v, False, _head_mask(q, k, chosen, position, block))
 
 
 def _flex(q, k, v, chosen, position, block):
@@ -181,7 +179,8 @@ class BlockAttention(SoftmaxAttention):
     def branches(self, q, k):
         position = self.positions(q)
         chosen = self.choose(q, k, position)
-        return block_weights(q, k, visible(chosen, position, self.block, k.shape[1]))  # NEW
+        mask = _head_mask(q, k, chosen, position, self.block)
+        return attention_weights(q, k, mask=mask)  # NEW
 
 
 @register("sparse_softmax")

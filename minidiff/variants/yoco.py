@@ -17,9 +17,8 @@ how windows are computed without a (T, T) mask.
 import torch
 import torch.nn.functional as F
 
-from minidiff.attention import SDPA, differential
+from minidiff.attention import NAIVE, SDPA, attention_weights, differential
 from minidiff.model import Block, DiffV2Attention, SoftmaxAttention, register, rotate
-from minidiff.variants.sparse import block_weights
 
 # ---- The lower half: windows -------------------------------------------------------------------
 
@@ -40,7 +39,7 @@ def window_mask(n_queries, window, start=0):
     return (key <= query) & (key > query - window) & (key + start >= 0)
 
 
-def window_attention(q, k, v, window, start=0):
+def window_attention(q, k, v, window, start=0, kernel=SDPA):
     """Causal attention to the last ``window`` tokens, in time and memory linear in T.
 
     The queries are cut into pieces of ``window``. A piece gets its own keys and those of the piece
@@ -50,6 +49,7 @@ def window_attention(q, k, v, window, start=0):
         q: (B, T, H, d). k, v: (B, window + T, h_kv, d), first those of the tokens before q.
         start: position of the first query, a number or a tensor (1,): what lies before the text
             is masked.
+        kernel: SDPA or NAIVE, which computes the pieces.
     Returns:
         (B, T, H, d).
     """
@@ -64,7 +64,7 @@ def window_attention(q, k, v, window, start=0):
     starts = start + piece * torch.arange(pieces, device=q.device)[:, None, None]  # (pieces, 1, 1)
     mask = window_mask(piece, window, starts)  # (pieces, piece, window + piece)
     mask = mask.expand(B, *mask.shape).flatten(0, 1).unsqueeze(1)
-    return SDPA.run(q, k, v, False, mask).unflatten(0, (B, pieces)).flatten(1, 2)[:, :T]
+    return kernel.run(q, k, v, False, mask).unflatten(0, (B, pieces)).flatten(1, 2)[:, :T]
 
 
 def append_window(cache, layer, k, v, window):
@@ -137,7 +137,7 @@ class YocoAttention(SoftmaxAttention):
             q, k, v = self.qkv(x, rope)
             n_keys = None
             if cache is not None:
-                k, v = append_window(cache, self.layer_index, k, v, self.window)
+                k, v = append_window(cache, self.layer_index, k, v, self.span)
                 n_keys = cache.length
         else:
             q = self.queries(x, rope[-x.shape[1] :])  # after the early exit x is the last token
@@ -145,6 +145,11 @@ class YocoAttention(SoftmaxAttention):
             if self.layer_index == self.config.n_layer - 1:
                 self.shared.kept = None
         return self.o_proj(self.mix(q, k, v, x, n_keys).flatten(2))
+
+    @property
+    def span(self):
+        """The window, in a block that may be shorter."""
+        return min(self.window, self.config.block_size)
 
     def queries(self, x, rope):
         """(B, T, H, d), rotated."""
@@ -165,16 +170,16 @@ class YocoAttention(SoftmaxAttention):
         if not self.lower:
             return super().attend(q, k, v, n_keys)
         if n_keys is None:  # the whole text is here: nothing lies before it
-            k, v = (F.pad(x, (0, 0, 0, 0, self.window, 0)) for x in (k, v))
+            k, v = (F.pad(x, (0, 0, 0, 0, self.span, 0)) for x in (k, v))
         start = 0 if n_keys is None else n_keys - q.shape[1]
-        return window_attention(q, k, v, self.window, start)  # NEW
+        kernel = NAIVE if self.config.backend == "naive" else SDPA  # no other takes a mask
+        return window_attention(q, k, v, self.span, start, kernel)  # NEW
 
     def branches(self, q, k):
         if not self.lower:
             return super().branches(q, k)
-        T = q.shape[1]
-        mask = window_mask(T, self.window)[:, self.window :].to(q.device)
-        return block_weights(q, k, mask.expand(len(q), 1, T, T))
+        mask = window_mask(q.shape[1], self.span)[:, self.span :].to(q.device)  # (T, T)
+        return attention_weights(q, k, mask=mask)  # NEW
 
 
 @register("yoco_softmax")
