@@ -13,6 +13,7 @@
 #   start      DIFF V2 with other starts of its outputs and of lambda, and without decay of W_lambda; softmax
 #              with outputs that start as small as those of DIFF V2
 #   noise      two seeds of the main pair at 1e-3, run again
+#   prose      the main pair at 1e-3, three seeds, on English prose: the folder PROSE, by make_prose.py
 #   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds
 #   rates      short runs at larger and larger learning rates, three seeds
 #   small      the same two on too little text, three seeds
@@ -84,6 +85,10 @@ for part in "$@"; do
     noise)
       compare --steps 1000 --lrs 1e-3 --seeds 0 1 --results "$out/evidence_25m_noise.json" \
         --out "$work/again" ;;
+    prose)
+      [ -d "${PROSE:-}" ] || { echo "error: give PROSE=FOLDER, made by make_prose.py" >&2; exit 2; }
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --data "$PROSE" \
+        --out "$work/prose" --results "$out/evidence_25m_prose.json" ;;
     v1)
       longer() { compare --steps 2000 --results "$out/evidence_25m_v1_2000.json" "$@"; }
       longer --lrs 1e-3 --seeds 0 1 2 --variants diff_v2
