@@ -40,10 +40,10 @@ MARKUP = re.compile(r"\.(html?|[bc]zz)$")
 PLAIN = re.compile(r"\.pod$|\.dict\.dz$|/jargon\.txt\.gz$")  # other .txt is a package's HTML again
 LEFT_OUT = re.compile(  # sources, lists of changes, and translations, which are often half done
     r"/(_sources|_modules|src|examples?|changes|releases?|genindex)\b|/NEWS|/perl\d*delta|perlhist"
-    r"|notes\b|/(?!en)[a-z]{2}[-_][a-z]{2}/|\.(?!en)[a-z]{2}(_[a-z]{2})?\.html",
+    r"|changelog|notes\b|/(?!en)[a-z]{2}[-_][a-z]{2}/|\.(?!en)[a-z]{2}(_[a-z]{2})?\.html",
     re.IGNORECASE,
 )
-DROPPED = "script style pre nav header footer form math svg"
+DROPPED = "script style pre nav header footer form math svg note"
 BLOCKS = (
     "p li dd dt div blockquote section article h1 h2 h3 h4 h5 h6 br hr ul ol dl table caption tr "
     "td th title item l lg chapter milestone body"
