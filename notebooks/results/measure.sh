@@ -13,6 +13,7 @@
 #   start      DIFF V2 with other starts of its outputs and of lambda, and without decay of W_lambda; softmax
 #              with outputs that start as small as those of DIFF V2
 #   noise      two seeds of the main pair at 1e-3, run again
+#   prose      the main pair at 1e-3, three seeds, on English prose: the folder PROSE, by make_prose.py
 #   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds
 #   more_steps softmax (1.5h heads) for as long as DIFF V2 takes where softmax has flash-attn 4, and where
 #              both have cuDNN alone (bench_pair_flash4, bench_pair: 1000 steps of DIFF V2)
@@ -88,6 +89,10 @@ for part in "$@"; do
     noise)
       compare --steps 1000 --lrs 1e-3 --seeds 0 1 --results "$out/evidence_25m_noise.json" \
         --out "$work/again" ;;
+    prose)
+      [ -d "${PROSE:-}" ] || { echo "error: give PROSE=FOLDER, made by make_prose.py" >&2; exit 2; }
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --data "$PROSE" \
+        --out "$work/prose" --results "$out/evidence_25m_prose.json" ;;
     v1)
       longer() { compare --steps 2000 --results "$out/evidence_25m_v1_2000.json" "$@"; }
       longer --lrs 1e-3 --seeds 0 1 2 --variants diff_v2
