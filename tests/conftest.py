@@ -1,5 +1,6 @@
 """Shared by all tests: skip GPU tests with a reason, one seed, no surprise from the GPU's clock."""
 
+import signal
 import sys
 
 import pytest
@@ -14,6 +15,9 @@ collect_ignore = POSIX_ONLY if sys.platform == "win32" else []
 
 settings.register_profile("minidiff", deadline=None, derandomize=True)
 settings.load_profile("minidiff")
+
+# A shell's job in the background ignores Ctrl-C, and all that it starts: some tests are about it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
