@@ -112,7 +112,8 @@ CLAIMS = (
         Runs("first_share_eff_max", BELOW, 0.03, files=MAIN, rate="best"),
         (Runs("first_share_eff_max", BELOW, 0.03, files=MAIN),
          Runs("first_share_eff_max", BELOW, 0.03, files=LONG), *both_models("sink_rate_eff_mean")),
-        notebook="04_attention_sinks", question="No head above ten times an even share?",
+        notebook="04_attention_sinks",
+        question="No head gives BOS over 0.03, ten times an even share?",
     ),
     Claim(
         "Q1", "the sinks are avoided and not only cancelled: A1 alone gives BOS less than softmax",
