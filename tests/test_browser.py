@@ -162,7 +162,11 @@ def lab(tmp_path):
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(60)  # it may have just started a kernel
+        try:
+            server.wait(30)  # it may have just started a kernel
+        except subprocess.TimeoutExpired:  # and then sometimes never ends
+            server.kill()
+            server.wait()
 
 
 def fits_where_people_have_little_room(page):
