@@ -3,18 +3,15 @@
 ``python -m minidiff claims --write`` makes them; a test compares the texts with what is stored.
 """
 
-import math
 import re
 from pathlib import Path
 
 from minidiff.files import read_text, replace_text
 from minidiff.study.claims import claims
-from minidiff.study.entries import LONG, MAIN
-from minidiff.study.evidence import RESULTS, SET_ASIDE, Evidence, gap_over_training
+from minidiff.study.evidence import RESULTS, SET_ASIDE, Evidence
+from minidiff.study.figures import LABELS, PAIR, figures, gaps_of, names
 from minidiff.study.findings import holm, joint_confidence, p_value, verdict
 
-PAIR = ("diff_v2", "softmax_1.5h")
-LABELS = {"diff_v2": "DIFF V2", "softmax_1.5h": "softmax 1.5h"}
 BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
 INTRODUCTION = "Lower loss than softmax of equal size? Difference, nats a byte{}:\n"
 FIGURE = "![Loss against learning rate; the gap over training](notebooks/results/worth_it.png)"
@@ -188,7 +185,7 @@ def _losses(evidence):
             for lr in rates:
                 mean, low, high = study.mean(name, "val_loss", lr)
                 span = f"{mean:.4f}" + (f" [{low:.4f}, {high:.4f}]" if low == low else "")
-                lines.append((study.label, _names(study), LABELS[name], f"{lr:g}", span,
+                lines.append((study.label, names(study), LABELS[name], f"{lr:g}", span,
                               len(study.runs(name, lr)), "best" if lr == best else ""))  # fmt: skip
     table = rows(lines, "runs", "files", "model", "rate", "loss [95%]", "seeds", "")
     return f"{table}\n{_diverged(evidence)}\n"
@@ -214,21 +211,6 @@ def _gap_table(evidence):
     return rows(lines, "files, rate (seeds)", "step", "DIFF V2 minus softmax 1.5h [95%]")
 
 
-def _names(study):
-    return ", ".join(name.removeprefix("evidence_") for name in study.files)
-
-
-def gaps_of(studies, label=lambda study: _names(study)):
-    """label -> the gap over training, for each study and rate that has a pair."""
-    found = {}
-    for study in studies:
-        for lr in study.rates(*PAIR):
-            if pairs := study.pairs(*PAIR, lr):
-                seeds = f"{len(pairs)} seed{'s' * (len(pairs) > 1)}"
-                found[f"{label(study)}, {lr:g} ({seeds})"] = gap_over_training(pairs)
-    return found
-
-
 def _files(evidence):
     """What each file says of itself."""
     lines = []
@@ -241,34 +223,6 @@ def _files(evidence):
         lines.append((f"`{name}.json`", card, torch, backend, data.get("commit", ""),
                       data.get("date", "")[:10], text))  # fmt: skip
     return rows(lines, "file", "card", "torch", "backend", "commit", "date", "text")
-
-
-# ---- Figures -----------------------------------------------------------------------------------
-
-
-def figures(judged, evidence):
-    """{"worth_it": the README's figure, "gap_over_training": that of CLAIMS.md}."""
-    from minidiff.look import worth  # matplotlib, which other commands do not need
-
-    main = evidence.studies(MAIN)[0]
-    losses = {
-        LABELS[name]: {lr: main.mean(name, "val_loss", lr) for lr in main.rates(name)}
-        for name in PAIR
-    }
-    chosen = [main, *(study for study in evidence.studies(LONG) if study is not main)]
-    gaps = {
-        label: [row for row in gap if row[0] >= 500]  # before, the seeds differ too much to be seen
-        for label, gap in gaps_of(chosen, lambda study: f"{study.steps}").items()
-        if "(1 seed)" not in label
-    }
-    fair, found = {}, {each.claim.number: each.primary for each in judged}
-    for label, number in (("equal steps", "3, 12"), ("equal time", "Q2")):
-        if found[number] and not math.isnan(found[number].interval()[0]):
-            fair[label] = (found[number].number, *found[number].interval())
-    return {
-        "worth_it": worth.worth_it(losses, gaps, fair if len(fair) > 1 else None),
-        "gap_over_training": worth.training_gaps(gaps_of(evidence.all)),
-    }
 
 
 TEXT = f"""# The claims, one by one
