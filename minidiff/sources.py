@@ -40,7 +40,7 @@ _RESULTS = re.compile(  # of compare, also of older versions; of claims; of benc
 )
 _METRICS = re.compile(rb'\A\{"step": \d+, [^\n]*"tokens_per_s": \d+\}')
 _LOG = re.compile(  # what is printed first, the progress bar, what is printed last
-    rb"(?m)^minidiff( data: |: attention on )|step/s, loss [\d.]+, |^\S+ +validation loss \S+ nats/"
+    rb"(?m)^minidiff( data: |: attention )|step/s, loss [\d.]+, |^\S+ +validation loss \S+ nats/"
 )
 # By the end of a name, and only then by the content: other people's text may quote both.
 OWN = {".json": _RESULTS, ".jsonl": _METRICS, ".log": _LOG, ".out": _LOG, "log": _LOG}

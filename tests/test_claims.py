@@ -13,6 +13,7 @@ from minidiff.study.claims import claims
 from minidiff.study.entries import CLAIMS
 from minidiff.study.evidence import Evidence
 from minidiff.study.findings import ABOVE, BELOW, SHOWN
+from minidiff.study.report import claims_text
 
 WORDS = {"supported", "mixed", "undecided", "contradicted", "not tested"}
 LOWER, HIGHER, EITHER = [-0.02, -0.021, -0.019], [0.02, 0.021, 0.019], [-0.02, 0.02, 0.001]
@@ -262,3 +263,14 @@ def test_the_ranges_of_the_theorem_can_be_left(monkeypatch):
     real = computed.theory.expected_rms
     monkeypatch.setattr(computed.theory, "expected_rms", lambda w, rho=0.0: 2 * real(w, rho))
     assert computed.outside_the_bounds() > 0.3
+
+
+def test_without_flash_attn_4_the_claim_on_speed_has_fewer_findings_and_no_other_changes(tmp_path):
+    path = folder(tmp_path, evidence_25m=pair([-0.02, -0.021, -0.019]))
+    whole = {each.claim.number: each for each in claims(path)}
+    (path / "bench_pair_flash4.json").unlink()
+    judged = claims(path)
+    assert claims_text(judged, Evidence(path))  # and it can be written
+    for each in judged:
+        more = len(whole[each.claim.number].findings) - len(each.findings)
+        assert more == (6 if each.claim.number == "7" else 0)  # two ways, three sizes

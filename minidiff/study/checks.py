@@ -232,8 +232,8 @@ class Bench:
     where: str  # with the row's own names in braces
 
     def findings(self, evidence):
-        """One for each row."""
-        data = evidence.files[self.file]
+        """One for each row; none where a file is missing that need not be there."""
+        data = evidence.files.get(self.file, {"rows": []})
         rows = [r for r in data["rows"] if all(r.get(k) == v for k, v in self.rows.items())]
         for row in sorted(rows, key=lambda row: -math.prod(row[name] for name in self.size)):
             sample = tuple(row[self.column + end] for end in ("", "_low", "_high"))
@@ -256,7 +256,7 @@ class Cpu:
     unit: str
     digits: int = 3
     bound: float = 0.0
-    test: str = "t"  # or "range" or "parts"
+    test: str = "t"  # or "range" or "parts", as in Finding
 
     def findings(self, evidence):
         """One."""

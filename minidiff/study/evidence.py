@@ -21,7 +21,7 @@ from minidiff.train import TrainConfig
 
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
 OTHER_FILES = ("claims_cpu", "bench_pair", "bench_decode")
-OPTIONAL = ("bench_pair_flash4",)  # needs flash-attn 4
+OPTIONAL = "bench_pair_flash4"  # needs flash-attn 4
 SET_ASIDE = ("evidence_25m_rates_first",)  # no claim uses it: README.md beside it says why
 OF_A_ROW = ("machine", "date", "torch", "commit", "backend", "probe_windows", "retrieval_prompts")
 PACE = ("steps", "warmup_steps", "eval_every")  # what may differ between runs of equal time
@@ -154,11 +154,9 @@ class Evidence:
             study.rows += [about | {"file": path.stem} | row for row in data["rows"]]
         found = [study for study in studies.values() if study.rows]
         self.all = sorted(found, key=lambda study: (-study.steps, -len(study.rows)))
-        for name in OTHER_FILES:
+        there = (self.folder / f"{OPTIONAL}.json").exists()
+        for name in (*OTHER_FILES, *([OPTIONAL] if there else [])):
             self.files[name] = load(self.folder / f"{name}.json")
-        for name in OPTIONAL:
-            path = self.folder / f"{name}.json"
-            self.files[name] = load(path) if path.exists() else {"rows": []}
 
     def studies(self, where="evidence_*"):
         """Those of which a file's name fits the pattern: the longest runs first, then the most.

@@ -22,7 +22,7 @@ def figures(judged, evidence):
     gaps = {
         label: [row for row in gap if row[0] >= 500]  # before, the seeds differ too much to be seen
         for label, gap in gaps_of(chosen, lambda study: f"{study.steps}").items()
-        if "(1 seed)" not in label
+        if not math.isnan(gap[-1][2])  # of one seed
     }
     fair, found = {}, {each.claim.number: each.primary for each in judged}
     for label, number in (("equal steps", "3, 12"), ("equal time", "Q2")):

@@ -65,7 +65,7 @@ def readme_text(judged):
         INTRODUCTION.format(size),
         _case("Same parameters and steps", loss) + _other_rates(loss, _rate(large)),
         _case("Same GPU time", time) + speed,
-        _case(f"Learning rate too large{_rate(large) and f' ({_rate(large)})'}", large),
+        _case("Learning rate too large" + (f" ({_rate(large)})" if large.primary else ""), large),
     ]
     table = rows(
         (

@@ -34,7 +34,7 @@
 # The files go to runs/results, or to OUT, the runs to a folder of yours under TMPDIR, or to WORK; a run
 # that is in its file is not run again, so that a part that was cut off goes on where it stopped.
 # `python -m minidiff claims --measure --results runs/results` prints the claims from them (it needs
-# main, lr, train, pair_bench, pair_flash4 and decode). README.md beside this says what was run, and how.
+# main, lr, pair_bench and decode). README.md beside this says what was run, and how.
 set -eu
 cd "$(dirname "$0")/../.."
 out=${OUT:-runs/results}
