@@ -74,6 +74,13 @@ def test_the_best_rate_has_the_lowest_mean_loss_of_those_with_three_seeds(tmp_pa
     assert study.rates("softmax_1.5h", "diff_v2") == []
 
 
+def test_rates_are_compared_on_the_seeds_that_they_share(tmp_path):
+    rows = [run(seed=s, lr=0.1, val_loss=0.6 + 0.1 * (s > 2)) for s in range(6)]  # 3 to 5 are hard
+    rows += [run(seed=s, lr=0.2, val_loss=0.62) for s in range(3)]  # under the mean of all six
+    (study,) = Evidence(folder(tmp_path, evidence_a=rows)).all
+    assert study.best_rate("softmax_1.5h") == 0.1
+
+
 @given(st.permutations(range(4)))
 def test_pairs_are_made_by_seed_whatever_the_order_of_the_rows(order):
     rows = pair([0.1, 0.2, 0.3, 0.4])

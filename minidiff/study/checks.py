@@ -57,7 +57,8 @@ class Pairs:
         rates = study.rates(self.one, self.other)
         if self.rate == "large":
             rates = [lr for lr in rates if lr > max(ours, theirs)]
-            where = f"rate{'s' * (len(rates) > 1)} " + " and ".join(f"{lr:g}" for lr in rates)
+            *few, last = (f"{lr:g}" for lr in rates) if rates else ("",)
+            where = f"rates {', '.join(few)} and {last}" if few else f"rate {last}"
             yield where, [study.pairs(self.one, self.other, lr) for lr in rates]
             return
         found = {lr: [study.pairs(self.one, self.other, lr)] for lr in rates}

@@ -79,10 +79,18 @@ class Study:
         return sorted(lr for lr in rates if all(self.runs(name, lr) for name in variants))
 
     def best_rate(self, variant):
-        """Where its mean validation loss is lowest, of the rates with three seeds; None: no run."""
-        rates = self.rates(variant)
-        rates = [lr for lr in rates if len(self.runs(variant, lr)) >= SEEDS] or rates
-        return min(rates, key=lambda lr: self.mean(variant, "val_loss", lr)[0], default=None)
+        """Where its mean validation loss is lowest, of the rates with three seeds; None: no run.
+
+        The means are over the seeds that all of these rates have: some seeds are harder.
+        """
+        runs = {lr: self.runs(variant, lr) for lr in self.rates(variant)}
+        runs = {lr: found for lr, found in runs.items() if len(found) >= SEEDS} or runs
+        shared = set.intersection(*map(set, runs.values())) if runs else set()
+
+        def loss(lr):
+            return statistics.fmean(runs[lr][seed]["val_loss"] for seed in shared or runs[lr])
+
+        return min(runs, key=loss, default=None)
 
     def mean(self, variant, metric, lr):
         """(mean, low, high) over the seeds of a variant at one rate."""
