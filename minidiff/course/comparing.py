@@ -7,6 +7,17 @@ import matplotlib.pyplot as plt
 from minidiff.look.style import DASHED, DOT, bar, colour, dots, dotted_line, styled
 
 
+def _row(ax, y, finding):
+    """A finding's dot and interval, vermilion where clear of 0; open where it is a single run."""
+    low, high = finding.interval()
+    clear = {"color": colour("diff_v2" if high < 0 or low > 0 else "other")}
+    if math.isnan(low):
+        ax.plot(finding.number, y, "o", fillstyle="none", markersize=12, mew=2.5, **clear)
+    else:
+        ax.plot([low, high], [y, y], linewidth=4, solid_capstyle="butt", **clear)
+        ax.plot(finding.number, y, markersize=13, **clear, **DOT)
+
+
 @styled
 def headline(found, xlabel):
     """One finding a row, with its interval, on an axis that shows 0.01 and 0.3 alike.
@@ -21,13 +32,7 @@ def headline(found, xlabel):
             ax.annotate("not run: undecided", (0, y), (8, 0), textcoords="offset points",
                         va="center", fontsize=14)  # fmt: skip
             continue
-        low, high = finding.interval()
-        clear = {"color": colour("diff_v2" if high < 0 or low > 0 else "other")}
-        if math.isnan(low):
-            ax.plot(finding.number, y, "o", fillstyle="none", markersize=12, mew=2.5, **clear)
-        else:
-            ax.plot([low, high], [y, y], linewidth=4, solid_capstyle="butt", **clear)
-            ax.plot(finding.number, y, markersize=13, **clear, **DOT)
+        _row(ax, y, finding)
     ax.axvline(0, zorder=0, **DASHED)
     ax.set_xscale("symlog", linthresh=0.03, linscale=2)
     ticks = (-0.5, -0.1, -0.02, -0.01, 0, 0.01, 0.02, 0.1, 0.5)
@@ -78,6 +83,33 @@ def losses_by_rate(losses, zoom=None):
 
 
 # ---- Notebook 08 -------------------------------------------------------------------------------
+
+
+@styled
+def against_both(kinds, others):
+    """Losses minus that of each of two models, with 95% intervals: a row a variant, by kind.
+
+    Args:
+        kinds: heading -> {label: a Finding for each of ``others``, None where it is that model}.
+    """
+    rows = [row for kind, found in kinds.items() for row in ((kind, ()), *found.items())]
+    fig, axes = plt.subplots(1, len(others), sharey=True, figsize=(13, 1.4 + 0.33 * len(rows)))
+    for column, (ax, other) in enumerate(zip(axes, others, strict=True)):
+        for y, (_, findings) in enumerate(rows):
+            if findings and findings[column]:
+                _row(ax, y, findings[column])
+        ax.axvline(0, zorder=0, **DASHED)
+        ax.set_xscale("symlog", linthresh=0.05, linscale=3)
+        ticks = (-0.02, 0, 0.02, 0.04, 0.25)
+        ax.set_xticks(ticks, [f"{x:+g}" if x else "0" for x in ticks], fontsize=13)
+        ax.minorticks_off()
+        ax.set(title=f"minus {other}", xlabel="loss (nats/byte); right: worse")
+        ax.set(xlim=(-0.03, 0.4), ylim=(len(rows) - 0.4, -0.6))
+        ax.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=14)
+    for label in axes[0].get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() in kinds else "normal")
+    return fig
 
 
 @styled
