@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import matplotlib.pyplot as plt
 import pytest
 
+from minidiff.course import comparing
 from minidiff.course.ablations import BOTH, KINDS, AtBestRate
 from minidiff.study.evidence import Evidence
 from minidiff.variants import VARIANTS
@@ -31,6 +33,14 @@ def test_a_row_has_one_finding_for_each_of_both_and_none_against_itself(best):
     against = {label: found for kind in rows.values() for label, found in kind.items()}
     assert against["2: no λ"] == [best.losses["diff_no_lambda", other] for other in BOTH]
     assert against["4: softmax, 1.5h heads"][1] is None
+
+
+def test_the_figure_has_a_panel_for_each_of_both(best):
+    fig = comparing.against_both(best.rows(), BOTH)
+    for other, ax in zip(BOTH, fig.axes, strict=True):
+        shown = [line.get_xdata()[0] for line in ax.get_lines() if line.get_marker() == "o"]
+        assert shown == [f.number for (_, against), f in best.losses.items() if against == other]
+    plt.close(fig)
 
 
 def test_holm_keeps_a_part_of_what_is_clear(best):
