@@ -1,4 +1,4 @@
-"""Notebook 08's results: every variant at the rate that is best for DIFF V2, and some elsewhere."""
+"""Ablations, V1 and cures at the rate that is best for DIFF V2 and softmax alike (notebook 08)."""
 
 from minidiff.study.checks import Pairs
 from minidiff.study.entries import MAIN

@@ -1,4 +1,4 @@
-"""Notebook 08's results: the variants at the best rate."""
+"""Ablations, V1 and cures at the best rate: what notebook 08 shows."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from minidiff.course import comparing
-from minidiff.course.ablations import BOTH, KINDS, AtBestRate
+from minidiff.study.best_rate import BOTH, KINDS, AtBestRate
 from minidiff.study.evidence import Evidence
 from minidiff.variants import VARIANTS
 
