@@ -112,6 +112,8 @@ def measured(rows):
             ax.plot(list(own), list(own.values()), **line)
         ax.set(title=title, xlabel="tokens of the prompt")
         _log_log(ax, sorted({T for _, _, T in rows}))
+    axes[1].set_yscale("linear")  # a step takes about as long everywhere
+    axes[1].set_ylim(bottom=0)
     fig.legend(*axes[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
     return fig
 

@@ -76,8 +76,9 @@ def losses_by_rate(losses, zoom=None):
             look = {"label": label, "capsize": 5} | dotted_line(label)
             ax.errorbar([shift * lr for lr in rates], mean, bars, **look)
         ticks = list(next(iter(losses.values())))
-        ax.set(xscale="log", xlabel="peak learning rate", ylabel="validation loss (nats/byte)")
-        ax.set_xticks(ticks, [f"{lr:g}" for lr in ticks])
+        ax.set(xscale="log", xlabel="peak learning rate (thousandths)")
+        ax.set_ylabel("validation loss (nats/byte)")
+        ax.set_xticks(ticks, [f"{1000 * lr:g}" for lr in ticks])
         ax.minorticks_off()
     axes[0].legend(loc="upper left")
     if zoom:

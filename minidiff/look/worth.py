@@ -35,7 +35,7 @@ def worth_it(losses, gaps, fair=None):
     parts = 3 if fair else 2
     fig, axes = plt.subplots(1, parts, figsize=(8 * parts, 6.4))
     _losses(axes[0], losses)
-    axes[0].set(xlabel="peak learning rate", ylabel="validation loss (nats/byte)")
+    axes[0].set(xlabel="peak learning rate (thousandths)", ylabel="validation loss (nats/byte)")
     axes[0].set_title("The learning rate decides")
     axes[0].legend(loc="upper left", bbox_to_anchor=(0.1, 0.37))
     best = min(mean for rates in losses.values() for mean, *_ in rates.values())
@@ -69,7 +69,7 @@ def _losses(ax, losses):
         ax.errorbar(shift * np.array(list(rates)), mean, bars, **look)
     ticks = sorted({lr for rates in losses.values() for lr in rates})
     ax.set_xscale("log")
-    ax.set_xticks(ticks, [f"{lr:g}" for lr in ticks])
+    ax.set_xticks(ticks, [f"{1000 * lr:g}" for lr in ticks])
     ax.minorticks_off()
 
 

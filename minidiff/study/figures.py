@@ -21,30 +21,43 @@ def figures(judged, evidence):
     chosen = [main, *(study for study in evidence.studies(LONG) if study is not main)]
     gaps = {
         label: [row for row in gap if row[0] >= 500]  # before, the seeds differ too much to be seen
-        for label, gap in gaps_of(chosen, lambda study: f"{study.steps}").items()
+        for label, gap in gaps_of(chosen, lambda pairs: f"{pairs[0][0]['steps']}", True).items()
         if not math.isnan(gap[-1][2])  # of one seed
     }
-    fair, found = {}, {each.claim.number: each.primary for each in judged}
-    for label, number in (("equal steps", "3, 12"), ("equal time", "Q2")):
-        if found[number] and not math.isnan(found[number].interval()[0]):
-            fair[label] = (found[number].number, *found[number].interval())
+    found = {each.claim.number: each for each in judged}
+    fair = {"equal steps": found["3, 12"].primary, "equal time": found["Q2"].primary}
+    for finding in found["Q2"].secondary:
+        if fair["equal time"] and finding.what == fair["equal time"].what:
+            fair["equal time,\nflash-attn 4"] = finding
+    fair = {label: (f.number, *f.interval()) for label, f in fair.items()
+            if f and not math.isnan(f.interval()[0])}  # fmt: skip
     return {
         "worth_it": worth.worth_it(losses, gaps, fair if len(fair) > 1 else None),
         "gap_over_training": worth.training_gaps(gaps_of(evidence.all)),
     }
 
 
-def names(study):
-    """The files of a study, in short."""
-    return ", ".join(name.removeprefix("evidence_") for name in study.files)
+def names(files):
+    """The names of results files, in short."""
+    return ", ".join(name.removeprefix("evidence_") for name in files)
 
 
-def gaps_of(studies, label=lambda study: names(study)):
-    """label -> the gap over training, for each study and rate that has a pair."""
+def files_of(pairs):
+    """The files that hold the runs of some pairs, in short."""
+    return names(dict.fromkeys(row["file"] for pair in pairs for row in pair))
+
+
+def gaps_of(studies, label=files_of, most_seeds=False):
+    """label -> the gap over training, for each study and rate that has a pair.
+
+    ``label``: from the pairs. ``most_seeds``: of each study only the rates with the most pairs.
+    """
     found = {}
     for study in studies:
-        for lr in study.rates(*PAIR):
-            if pairs := study.pairs(*PAIR, lr):
-                seeds = f"{len(pairs)} seed{'s' * (len(pairs) > 1)}"
-                found[f"{label(study)}, {lr:g} ({seeds})"] = gap_over_training(pairs)
+        pairs = {lr: study.pairs(*PAIR, lr) for lr in study.rates(*PAIR)}
+        most = max(map(len, pairs.values()), default=0) if most_seeds else 0
+        for lr, same in pairs.items():
+            if same and len(same) >= most:
+                seeds = f"{len(same)} seed{'s' * (len(same) > 1)}"
+                found[f"{label(same)}, {lr:g} ({seeds})"] = gap_over_training(same)
     return found

@@ -14,6 +14,7 @@ from minidiff.study.findings import joint_confidence, verdict
 
 BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
 INTRODUCTION = "Lower loss than softmax of equal size? Difference, nats a byte{}:\n"
+FLASH4 = "flash-attn 4 for softmax"  # what entries.MORE_STEPS was timed with
 FIGURE = "![Loss against learning rate; the gap over training](notebooks/results/worth_it.png)"
 ANSWERS = {
     "supported": "yes",
@@ -59,7 +60,7 @@ def readme_text(judged):
     loss, time, large = (found[number] for number in ("3, 12", "Q2", "Q4"))
     primary = found["7"].primary
     speed = next(f for f in found["7"].findings if f.what == primary.what and f.where == "25m")
-    speed = f" (DIFF V2 at {speed.number:.2f} of softmax's speed)"
+    speed = f" (DIFF V2 at {speed.number:.2f} of softmax's speed)" + _other_kernels(time)
     size = f" ({_where(loss).rpartition(', ')[0]})" if loss.primary else ""
     lines = [
         INTRODUCTION.format(size),
@@ -105,6 +106,17 @@ def _other_rates(each, told):
     others = {f.number: f"{f} at {rate}" for rate, f in found.items() if rate != told}
     ends = dict.fromkeys(others[number] for number in (min(others), max(others))) if others else ()
     return _at(each) + (f" ({' to '.join(ends)})" if ends else "")
+
+
+def _other_kernels(each):
+    """The number in equal time where the baseline runs by other kernels; "" where it has none."""
+    against = "1000 steps against "
+    alike = [f for f in each.secondary if each.primary and f.what == each.primary.what
+             and against in f.where]  # fmt: skip
+    return "".join(
+        f"; {f} with {FLASH4} ({f.where.split(against)[1].split()[0]} steps)"
+        for f in alike
+    )
 
 
 def _at(each):
@@ -183,7 +195,7 @@ def _losses(evidence):
             for lr in rates:
                 mean, low, high = study.mean(name, "val_loss", lr)
                 span = f"{mean:.4f}" + (f" [{low:.4f}, {high:.4f}]" if low == low else "")
-                lines.append((study.label, names(study), LABELS[name], f"{lr:g}", span,
+                lines.append((study.label, names(study.files), LABELS[name], f"{lr:g}", span,
                               len(study.runs(name, lr)), "best" if lr == best else ""))  # fmt: skip
     table = rows(lines, "runs", "files", "model", "rate", "loss [95%]", "seeds", "")
     return f"{table}\n{_diverged(evidence)}\n"
