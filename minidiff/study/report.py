@@ -14,6 +14,7 @@ from minidiff.study.findings import joint_confidence, verdict
 
 BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
 INTRODUCTION = "Lower loss than softmax of equal size? Difference, nats a byte{}:\n"
+SIDES = {"for": "yes", "open": "undecided", "against": "no"}
 FLASH4 = "flash-attn 4 for softmax"  # what entries.MORE_STEPS was timed with
 FIGURE = "![Loss against learning rate; the gap over training](notebooks/results/worth_it.png)"
 ANSWERS = {
@@ -114,7 +115,7 @@ def _other_kernels(each):
     alike = [f for f in each.secondary if each.primary and f.what == each.primary.what
              and against in f.where]  # fmt: skip
     return "".join(
-        f"; {f} with {FLASH4} ({f.where.split(against)[1].split()[0]} steps)"
+        f"; **{SIDES[f.side()]}**, {f} with {FLASH4} ({f.where.split(against)[1].split()[0]} steps)"
         for f in alike
     )
 
