@@ -94,6 +94,14 @@ def test_the_words_name_what_is_shown_and_the_numbers_at_its_ends():
     assert words.describe(plt.figure()) == "A figure without words."
 
 
+def test_panels_that_share_their_rows_say_numbers_and_not_rows():
+    fig, axes = plt.subplots(1, 2, sharey=True)
+    for ax, x in zip(axes, (0.1, 0.2), strict=True):
+        ax.plot(x, 5, "o", label="gate")
+    axes[0].set_yticks([5], ["gate"])
+    assert words.describe(fig) == "gate, 0.1. gate, 0.2."
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_words_are_sentences_of_readable_length(name):
     said = FIGURES[name]().words

@@ -7,6 +7,20 @@ import matplotlib.pyplot as plt
 from minidiff.look.style import DASHED, DOT, bar, colour, dots, dotted_line, styled
 
 
+def _row(ax, y, finding, label=""):
+    """A finding's dot and interval, vermilion where clear of 0; open where it is a single run.
+
+    With a label the picture's alternative text says the number.
+    """
+    low, high = finding.interval()
+    clear = {"color": colour("diff_v2" if high < 0 or low > 0 else "other")}
+    if math.isnan(low):
+        ax.plot(finding.number, y, "o", fillstyle="none", markersize=12, mew=2.5, **clear)
+    else:
+        ax.plot([low, high], [y, y], linewidth=4, solid_capstyle="butt", **clear)
+        ax.plot(finding.number, y, markersize=13, label=label, **clear, **DOT)
+
+
 @styled
 def headline(found, xlabel):
     """One finding a row, with its interval, on an axis that shows 0.01 and 0.3 alike.
@@ -21,13 +35,7 @@ def headline(found, xlabel):
             ax.annotate("not run: undecided", (0, y), (8, 0), textcoords="offset points",
                         va="center", fontsize=14)  # fmt: skip
             continue
-        low, high = finding.interval()
-        clear = {"color": colour("diff_v2" if high < 0 or low > 0 else "other")}
-        if math.isnan(low):
-            ax.plot(finding.number, y, "o", fillstyle="none", markersize=12, mew=2.5, **clear)
-        else:
-            ax.plot([low, high], [y, y], linewidth=4, solid_capstyle="butt", **clear)
-            ax.plot(finding.number, y, markersize=13, **clear, **DOT)
+        _row(ax, y, finding)
     ax.axvline(0, zorder=0, **DASHED)
     ax.set_xscale("symlog", linthresh=0.03, linscale=2)
     ticks = (-0.5, -0.1, -0.02, -0.01, 0, 0.01, 0.02, 0.1, 0.5)
@@ -82,19 +90,46 @@ def losses_by_rate(losses, zoom=None):
 
 
 @styled
+def against_both(kinds, others):
+    """Losses minus that of each of two models, with 95% intervals: a row a variant, by kind.
+
+    Args:
+        kinds: heading -> {label: a Finding for each of ``others``, None where it is that model}.
+    """
+    rows = [row for kind, found in kinds.items() for row in ((kind, ()), *found.items())]
+    fig, axes = plt.subplots(1, len(others), sharey=True, figsize=(13, 1.4 + 0.33 * len(rows)))
+    for column, (ax, other) in enumerate(zip(axes, others, strict=True)):
+        for y, (label, findings) in enumerate(rows):
+            if findings and findings[column]:
+                _row(ax, y, findings[column], label)
+        ax.axvline(0, zorder=0, **DASHED)
+        ax.set_xscale("symlog", linthresh=0.05, linscale=3)
+        ticks = (-0.02, 0, 0.02, 0.04, 0.25)
+        ax.set_xticks(ticks, [f"{x:+g}" if x else "0" for x in ticks], fontsize=13)
+        ax.minorticks_off()
+        ax.set(title=f"minus {other}", xlabel="loss (nats/byte); right: worse")
+        ax.set(xlim=(-0.03, 0.4), ylim=(len(rows) - 0.4, -0.6))
+        ax.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=14)
+    for text in axes[0].get_yticklabels():
+        text.set_fontweight("bold" if text.get_text() in kinds else "normal")
+    return fig
+
+
+@styled
 def rms_ranges(rows):
     """Context RMS of trained models, from the smallest to the largest token: label -> a row."""
     fig, ax = plt.subplots(figsize=(11, 1.8 + 0.45 * len(rows)))
     for y, (name, row) in enumerate(rows.items()):
-        span = max(row["rms_low_min"], 1e-4), row["rms_high_max"]  # off by one reaches 0
+        span = max(row["rms_low_min"], 5e-4), row["rms_high_max"]  # off by one can reach 0
         ax.plot(span, [y, y], color=colour(name), linewidth=7, solid_capstyle="butt")
         ax.plot(row["rms_mean"], y, color=colour(name), markersize=13, **DOT)
     for x, words, style in ((2**0.5, "√2", "--"), (1 / 32, "1/√1024", ":")):
         ax.axvline(x, zorder=0, color="black", linestyle=style, linewidth=1.5)
         ax.annotate(words, (1.05 * x, -0.65), fontsize=15)
     ax.set_yticks(range(len(rows)), list(rows))
-    ax.set(xscale="log", xlim=(8e-5, 30), ylim=(len(rows) - 0.4, -1.4))
-    ax.set_xticks([1e-4, 1e-3, 1e-2, 0.1, 1, 10], ["0.0001", "0.001", "0.01", "0.1", "1", "10"])
+    ax.set(xscale="log", xlim=(5e-4, 20), ylim=(len(rows) - 0.4, -1.4))
+    ax.set_xticks([1e-3, 1e-2, 0.1, 1, 10], ["0.001", "0.01", "0.1", "1", "10"])
     ax.minorticks_off()
     ax.set(xlabel="context RMS: dot mean, bar smallest to largest token")
     ax.grid(axis="y", visible=False)

@@ -58,7 +58,8 @@ def _named(label):
 
 def _lines(ax):
     errors = {c[0]: c.get_label() for c in ax.containers if isinstance(c, ErrorbarContainer) and c}
-    rows = [t.get_text() for t in ax.yaxis.get_ticklabels()]
+    panels = ax.get_shared_y_axes().get_siblings(ax)  # one of them has the names of all
+    rows = [t.get_text() for panel in panels for t in panel.yaxis.get_ticklabels()]
     named = any(re.search(r"[^\W\d_]{2}", row) for row in rows)  # then the numbers lie across
     for line in ax.get_lines():
         name = _named(errors.get(line, line.get_label()))

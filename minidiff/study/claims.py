@@ -17,7 +17,7 @@ from minidiff.study.checks import (
     TimeEstimate,
 )
 from minidiff.study.evidence import RESULTS, Evidence
-from minidiff.study.findings import Finding, verdict
+from minidiff.study.findings import Finding, holm, p_value, verdict
 
 Check = Pairs | Runs | Count | Repeats | Bench | Cpu | Theorem | TimeEstimate
 
@@ -66,3 +66,14 @@ def claims(folder=RESULTS):
 
     evidence = Evidence(folder)
     return [judge(claim, evidence) for claim in CLAIMS]
+
+
+def by_holm(judged):
+    """(how many claims have a test, the numbers of those that keep their side by Holm).
+
+    All primary checks together are then to err with at most 5%.
+    """
+    tested = [(each.claim.number, p_value(each.primary)) for each in judged if each.primary]
+    tested = [(number, p) for number, p in tested if p is not None]
+    kept = holm([p for _, p in tested])
+    return len(tested), [number for (number, _), keeps in zip(tested, kept, strict=True) if keeps]

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 from minidiff.files import read_text, replace_text
-from minidiff.study.claims import claims
+from minidiff.study.claims import by_holm, claims
 from minidiff.study.evidence import RESULTS, SET_ASIDE, Evidence
 from minidiff.study.figures import LABELS, PAIR, figures, gaps_of, names
-from minidiff.study.findings import holm, joint_confidence, p_value, verdict
+from minidiff.study.findings import joint_confidence, verdict
 
 BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
 INTRODUCTION = "Lower loss than softmax of equal size? Difference, nats a byte{}:\n"
@@ -182,11 +182,8 @@ def _lines(each):
 
 def _holm(judged):
     """Which primary checks keep their side when they are tested together."""
-    tested = [(each.claim.number, p_value(each.primary)) for each in judged if each.primary]
-    tested = [(number, p) for number, p in tested if p is not None]
-    kept = holm([p for _, p in tested])
-    numbers = "; ".join(number for (number, _), keeps in zip(tested, kept, strict=True) if keeps)
-    return f"over the {len(tested)} of them that have a test, these keep their side: {numbers}."
+    many, kept = by_holm(judged)
+    return f"over the {many} of them that have a test, these keep their side: {'; '.join(kept)}."
 
 
 def _losses(evidence):
