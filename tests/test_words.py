@@ -16,7 +16,7 @@ from minidiff.look import forms, sketches, sketches_forms, sketches_trained, sty
 from minidiff.look import plots as p
 
 ROOT = Path(__file__).parents[1] / "notebooks"
-NOTEBOOKS = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb")]
+NOTEBOOKS = [*ROOT.glob("*.ipynb"), *ROOT.glob("solutions/*.ipynb")]
 
 
 @pytest.fixture(autouse=True)

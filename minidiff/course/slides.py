@@ -51,7 +51,8 @@ STYLE = """
 .reveal .slides section:has(.minidiff-form) { padding: 4px 30px }
 .reveal section:has(.minidiff-form) h2 { font-size: 34px; line-height: 1.3; margin: 0 }
 .reveal .minidiff-form :is(table, p) { font: 16px/1.4 sans-serif; margin: 4px 0 }
-.reveal .minidiff-form :is(td, th) { padding: 3px 22px 3px 0; text-align: left; white-space: nowrap }
+.reveal .minidiff-form :is(td, th) { padding: 3px 22px 3px 0; text-align: left }
+.reveal .minidiff-form th { white-space: nowrap }
 .reveal small { color: #5a5a5a; font-size: 24px } .reveal math { font-size: 110% }
 .reveal math[display=block] { margin: 24px 0 }
 .reveal menclose { border: 3px solid #D55E00; border-radius: 8px; padding: 18px 24px }
