@@ -13,6 +13,8 @@
 #   start      DIFF V2 with other starts of its outputs and of lambda, and without decay of W_lambda; softmax
 #              with outputs that start as small as those of DIFF V2
 #   noise      two seeds of the main pair at 1e-3, run again
+#   more_seeds six new seeds of the main pair at 1e-3, with recall
+#   t4096      the main pair at 1e-3 on texts of 4096 tokens, as many tokens a step, with recall
 #   prose      the main pair at 1e-3, three seeds, on English prose: the folder PROSE, by make_prose.py
 #   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds
 #   more_steps softmax (1.5h heads) for as long as DIFF V2 takes where softmax has flash-attn 4, and where
@@ -89,6 +91,12 @@ for part in "$@"; do
     noise)
       compare --steps 1000 --lrs 1e-3 --seeds 0 1 --results "$out/evidence_25m_noise.json" \
         --out "$work/again" ;;
+    more_seeds)
+      compare --steps 1000 --lrs 1e-3 --seeds 6 7 8 9 10 11 --retrieval-prompts 256 \
+        --results "$out/evidence_25m_more_seeds.json" ;;
+    t4096)
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --block-size 4096 --batch-size 16 \
+        --retrieval-prompts 256 --results "$out/evidence_25m_t4096.json" ;;
     prose)
       [ -d "${PROSE:-}" ] || { echo "error: give PROSE=FOLDER, made by make_prose.py" >&2; exit 2; }
       compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --data "$PROSE" \
