@@ -45,13 +45,18 @@ def training_curves(runs):
 def intervals(estimates, xlabel, reference=None):
     """A point with its confidence interval for each variant: label -> (mean, low, high).
 
-    ``xlabel`` says what is measured, with its unit; ``reference`` is the x of a dashed line.
+    ``xlabel`` says what is measured, with its unit; ``reference`` is the x of a dashed line. Then an
+    interval that does not hold it is vermilion, and all others are black.
     """
     fig, ax = plt.subplots(figsize=(10, 1.5 + 0.55 * len(estimates)))
     for y, (label, (mean, low, high)) in enumerate(estimates.items()):
-        bar = {"color": colour(label), "linewidth": 4, "solid_capstyle": "butt"}
+        look = dots(label)
+        if reference is not None:
+            clear = not low <= reference <= high
+            look = DOT | {"color": colour("diff_v2" if clear else "other")}
+        bar = {"color": look["color"], "linewidth": 4, "solid_capstyle": "butt"}
         ax.plot([low, high], [y, y], label=f"interval of {label}", **bar)
-        ax.plot(mean, y, markersize=13, label=label, **dots(label))
+        ax.plot(mean, y, markersize=13, label=label, **look)
     ax.set_yticks(range(len(estimates)), list(estimates))
     ax.set(xlabel=xlabel, ylim=(len(estimates) - 0.4, -0.6))
     ax.grid(axis="y", visible=False)

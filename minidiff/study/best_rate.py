@@ -83,7 +83,7 @@ class AtBestRate:
         """The same difference at the other rates and in the other studies, a line for each."""
         found = Pairs("val_loss", SHOWN, name, other).findings(self.evidence)
         return "\n".join(
-            f"  elsewhere: {finding!s:24} {finding.where}"
+            f"  elsewhere, minus {other}: {finding!s:24} {finding.where}"
             for finding in found
             if finding != self.losses[name, other]
         )
