@@ -29,7 +29,7 @@ def pairing(neighbours, halves):
         close(found["halves"], mean0 - LAM * mean1),
         "For the halves: the mean of the first values, minus λ times that of the others.",
     )
-    return "It lies outside 1 to 3, the values that the head reads first: no softmax row over them can."
+    return "It lies outside 1 to 3, the values that the head reads first: no softmax row can."
 
 
 @checks

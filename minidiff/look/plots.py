@@ -45,8 +45,8 @@ def training_curves(runs):
 def intervals(estimates, xlabel, reference=None):
     """A point with its confidence interval for each variant: label -> (mean, low, high).
 
-    ``xlabel`` says what is measured, with its unit; ``reference`` is the x of a dashed line. Then an
-    interval that does not hold it is vermilion, and all others are black.
+    ``xlabel`` says what is measured, with its unit; ``reference`` is the x of a dashed line: then
+    intervals that do not hold it are vermilion, and the others black.
     """
     fig, ax = plt.subplots(figsize=(10, 1.5 + 0.55 * len(estimates)))
     for y, (label, (mean, low, high)) in enumerate(estimates.items()):

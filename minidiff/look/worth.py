@@ -49,8 +49,9 @@ def worth_it(losses, gaps, fair=None):
     axes[1].legend(fontsize=13, title="steps, rate, seeds")
     if fair:
         for y, (mean, low, high) in enumerate(fair.values()):
-            axes[2].plot([low, high], [y, y], color=colour("diff_v2"), linewidth=4)
-            axes[2].plot(mean, y, color=colour("diff_v2"), markersize=13, **DOT)
+            clear = {"color": colour("other" if low < 0 < high else "diff_v2")}
+            axes[2].plot([low, high], [y, y], linewidth=4, **clear)
+            axes[2].plot(mean, y, markersize=13, **clear, **DOT)
         axes[2].set_yticks(range(len(fair)), list(fair))
         axes[2].set(xlabel="DIFF V2 − softmax (nats/byte)", ylim=(len(fair) - 0.5, -0.5))
         axes[2].xaxis.set_major_locator(MaxNLocator(4))

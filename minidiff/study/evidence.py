@@ -78,25 +78,28 @@ class Study:
         rates = {row["lr"] for row in self.rows}
         return sorted(lr for lr in rates if all(self.runs(name, lr) for name in variants))
 
+    def shared_seeds(self, variant):
+        """Seeds that a variant was run with at every rate that has three seeds, if any has."""
+        runs = [set(self.runs(variant, lr)) for lr in self.rates(variant)]
+        several = [seeds for seeds in runs if len(seeds) >= SEEDS]
+        return set.intersection(*several) if several else set()
+
     def best_rate(self, variant):
         """Where its mean validation loss is lowest, of the rates with three seeds; None: no run.
 
         The means are over the seeds that all of these rates have: some seeds are harder.
         """
-        runs = {lr: self.runs(variant, lr) for lr in self.rates(variant)}
-        runs = {lr: found for lr, found in runs.items() if len(found) >= SEEDS} or runs
-        shared = set.intersection(*map(set, runs.values())) if runs else set()
+        rates = self.rates(variant)
+        rates = [lr for lr in rates if len(self.runs(variant, lr)) >= SEEDS] or rates
+        seeds = self.shared_seeds(variant)
+        loss = {lr: self.mean(variant, "val_loss", lr, seeds)[0] for lr in rates}
+        return min(loss, key=loss.get, default=None)
 
-        def loss(lr):
-            return statistics.fmean(runs[lr][seed]["val_loss"] for seed in shared or runs[lr])
-
-        return min(runs, key=loss, default=None)
-
-    def mean(self, variant, metric, lr):
-        """(mean, low, high) over the seeds of a variant at one rate."""
-        return estimate(
-            [row[metric] for row in self.runs(variant, lr).values() if row.get(metric) is not None]
-        )
+    def mean(self, variant, metric, lr, seeds=()):
+        """(mean, low, high) over the seeds at one rate: over those given, where it has any."""
+        runs = self.runs(variant, lr)
+        runs = {seed: runs[seed] for seed in runs if seed in seeds} or runs
+        return estimate([row[metric] for row in runs.values() if row.get(metric) is not None])
 
     def pairs(self, one, other, lr, other_lr=None, baseline=None):
         """[(row of one, row of other)] with the same seed, in the order of the seeds.

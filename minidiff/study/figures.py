@@ -15,7 +15,9 @@ def figures(judged, evidence):
 
     main = evidence.studies(MAIN)[0]
     losses = {
-        LABELS[name]: {lr: main.mean(name, "val_loss", lr) for lr in main.rates(name)}
+        LABELS[name]: {  # over the same seeds at each rate: some are harder
+            lr: main.mean(name, "val_loss", lr, main.shared_seeds(name)) for lr in main.rates(name)
+        }
         for name in PAIR
     }
     chosen = [main, *(study for study in evidence.studies(LONG) if study is not main)]
