@@ -242,6 +242,24 @@ def test_flex_attention_says_where_it_cannot_run():
         sparse._flex(q, k, v, None, None, 48)
 
 
+def test_a_process_may_compile_flex_attention_for_more_shapes_than_torch_compile_would(monkeypatch):
+    """Past PyTorch's limit it would run uncompiled, and store the maps."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    compiled = torch.compile(flex_attention, dynamic=False, backend="eager")
+    monkeypatch.setattr(sparse, "_compiled_flex", lambda: compiled)
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    with torch._dynamo.config.patch(recompile_limit=1), torch.no_grad():
+        for T in (128, 256, 384):
+            q, k, v = torch.randn(1, T, 4, 16), torch.randn(1, T, 2, 16), torch.randn(1, T, 2, 16)
+            at = torch.arange(T)
+            chosen = sparse.choose_blocks(q, k, at, block=32, top_k=2, share="head")
+            out = sparse._flex(q, k, v, chosen, at, 32)
+            assert torch.allclose(out, sparse._masked(q, k, v, chosen, at, 32), atol=1e-5)
+    assert torch._dynamo.utils.counters["frames"]["ok"] == 3
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("T, block", [(512, 32), (700, 64), (1024, 128)])

@@ -133,7 +133,6 @@ def _step(config, device, model, T):
 
 
 def _blocks(config, device, T):
-    torch.compiler.reset()  # past eight shapes torch.compile gives up, and eager flex stores maps
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.manual_seed(0)
     h, h_kv, d = config.n_head, config.n_kv_head, config.head_dim

@@ -16,6 +16,7 @@ The choice is made for every single query: one for a tile of queries, by their m
 query's keys depend on later tokens. It has no gradient.
 """
 
+import contextlib
 import functools
 import math
 
@@ -121,7 +122,8 @@ def _flex(q, k, v, chosen, position, block):
         count, order, BLOCK_SIZE=TILE, mask_mod=mask_mod, seq_lengths=lengths
     )
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, d)
-    return _compiled_flex()(q, k, v, block_mask=mask, enable_gqa=True).transpose(1, 2)
+    with _many_shapes():
+        return _compiled_flex()(q, k, v, block_mask=mask, enable_gqa=True).transpose(1, 2)
 
 
 def tiles_of(chosen, block):
@@ -136,6 +138,13 @@ def _compiled_flex():
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention, dynamic=False)  # uncompiled it would store the maps
+
+
+def _many_shapes():
+    """Past eight shapes torch.compile gives up, and uncompiled flex_attention stores the maps."""
+    if torch.compiler.is_compiling():  # the limit is then that of the compiled model
+        return contextlib.nullcontext()
+    return torch._dynamo.config.patch(recompile_limit=256)
 
 
 def _flex_can_run(q, k, v):
