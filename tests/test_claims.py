@@ -91,7 +91,7 @@ def test_equal_time_is_judged_by_longer_runs_of_the_other(tmp_path):
     found = {each.claim.number: each for each in claims(tmp_path)}
     assert found["Q2"].verdict == "contradicted" and found["3, 12"].verdict == "supported"
     assert found["Q2"].primary.number == pytest.approx(0.0099)
-    assert "1000 steps against 1196 of the other" in found["Q2"].primary.where
+    assert "1000 steps against 1196 of softmax_1.5h" in found["Q2"].primary.where
 
 
 def test_equal_time_without_such_runs_is_estimated_and_stays_undecided(tmp_path):

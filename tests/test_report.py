@@ -67,13 +67,18 @@ def test_the_answer_has_at_most_60_words_whatever_comes_out(tmp_path):
         assert len(answer.split()) <= 60, answer
 
 
+def test_the_answer_of_the_readme_has_at_most_60_words():
+    answer = report.readme_text(claims()).split("![")[0]
+    assert len(answer.split()) <= 60, answer
+
+
 def test_the_answer_says_what_was_planted(tmp_path):
     rows = pair([0.02, 0.021, 0.019]) + pair([-0.3, -0.31, -0.29], lr=6e-3)
     for row in rows:
         row["val_loss"] += row["lr"]  # 0.006 is too large
     text = report.readme_text(claims(folder(tmp_path, evidence_25m=rows)))
-    assert "nats a byte (25M, 1000 steps):" in text
-    assert "Same parameters and steps: **yes and no**" in text  # it is lower at the large rate
+    assert "Nats a byte (25M, 1000 steps):" in text
+    assert "Same parameters, steps: **yes and no**" in text  # it is lower at the large rate
     assert "Same GPU time: **not tested**, not run yet" in text
     assert "too large (0.006): **yes**, -0.300 [-0.325, -0.275]" in text
 

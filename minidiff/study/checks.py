@@ -39,7 +39,7 @@ class Pairs:
         for study in evidence.studies(self.files):
             others = evidence.equal_time(study, self.equal_time) if self.equal_time else [study]
             for baseline in others:
-                against = f" against {baseline.steps} of the other" if self.equal_time else ""
+                against = f" against {baseline.steps} of {self.other}" if self.equal_time else ""
                 for where, runs in self._runs(study, baseline):
                     if sample := self._sample(runs):
                         yield self._finding(f"{study.label}{against}, {where}", sample, runs)
@@ -84,9 +84,9 @@ class Pairs:
         if self.test == "t":
             what = f"{words}: {self.one} minus {self.other}"
             return Finding(what, where, sample, "t", self.claimed, 0.0, digits, made=made)
-        if self.claimed == ABOVE:
-            sample = tuple(-x for x in sample)
-        what = f"{'more' if self.claimed == ABOVE else 'fewer'} {words}: {self.one}, {self.other}"
+        more = "more" if self.claimed == ABOVE else "fewer"
+        sample = tuple(-x for x in sample) if more == "more" else sample
+        what = f"seeds with {more} {words}: {self.one}, {self.other}"
         return Finding(what, where, sample, "sign", self.claimed and ABOVE, 0.5, made=made)
 
 

@@ -109,7 +109,8 @@ CLAIMS = (
         notebook="04_attention_sinks", question="Smaller attention sinks?",
     ),
     Claim(
-        "2b", "eliminates attention sinks: no head gives BOS ten times an even share, 0.003", BLOG,
+        "2b", "eliminates attention sinks: no head gives BOS over 0.03, ten times an even share",
+        BLOG,
         Runs("first_share_eff_max", BELOW, 0.03, files=MAIN, rate="best"),
         (Runs("first_share_eff_max", BELOW, 0.03, files=MAIN),
          Runs("first_share_eff_max", BELOW, 0.03, files=LONG), *both_models("sink_rate_eff_mean")),

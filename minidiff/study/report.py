@@ -13,9 +13,9 @@ from minidiff.study.figures import LABELS, PAIR, figures, gaps_of, names
 from minidiff.study.findings import joint_confidence, verdict
 
 BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
-INTRODUCTION = "Lower loss than softmax of equal size? Difference, nats a byte{}:\n"
+INTRODUCTION = "Lower loss than softmax of equal size? Nats a byte{}:\n"
 SIDES = {"for": "yes", "open": "undecided", "against": "no"}
-FLASH4 = "flash-attn 4 for softmax"  # what entries.MORE_STEPS was timed with
+FLASH4 = "flash-attn 4"  # what entries.MORE_STEPS was timed with
 FIGURE = "![Loss against learning rate; the gap over training](notebooks/results/worth_it.png)"
 ANSWERS = {
     "supported": "yes",
@@ -61,13 +61,13 @@ def readme_text(judged):
     loss, time, large = (found[number] for number in ("3, 12", "Q2", "Q4"))
     primary = found["7"].primary
     speed = next(f for f in found["7"].findings if f.what == primary.what and f.where == "25m")
-    speed = f" (DIFF V2 at {speed.number:.2f} of softmax's speed)" + _other_kernels(time)
+    speed = f" (at {speed.number:.2f} of its speed)" + _other_kernels(time)
     size = f" ({_where(loss).rpartition(', ')[0]})" if loss.primary else ""
     lines = [
         INTRODUCTION.format(size),
-        _case("Same parameters and steps", loss) + _other_rates(loss, _rate(large)),
+        _case("Same parameters, steps", loss) + _other_rates(loss, _rate(large)),
         _case("Same GPU time", time) + speed,
-        _case("Learning rate too large" + (f" ({_rate(large)})" if large.primary else ""), large),
+        _case("Rate too large" + (f" ({_rate(large)})" if large.primary else ""), large),
     ]
     table = rows(
         (
@@ -98,26 +98,21 @@ def _case(fixed, each):
 
 
 def _other_rates(each, told):
-    """The rate of a claim's primary number, and its number at the study's other rates but one."""
+    """The rate of the primary number, and the ends of what other rates give but for one rate."""
     if not each.primary:
         return ""
     what, same = each.primary.what, each.primary.where.rpartition(", ")[0] + ", rate "
     alike = (f for f in each.secondary if f.what == what and f.where.startswith(same))
     found = {finding.where.removeprefix(same): finding for finding in alike}
-    others = {f.number: f"{f} at {rate}" for rate, f in found.items() if rate != told}
+    others = {f.number: f"{f.number:+.3f} at {rate}" for rate, f in found.items() if rate != told}
     ends = dict.fromkeys(others[number] for number in (min(others), max(others))) if others else ()
     return _at(each) + (f" ({' to '.join(ends)})" if ends else "")
 
 
 def _other_kernels(each):
     """The number in equal time where the baseline runs by other kernels; "" where it has none."""
-    against = "1000 steps against "
-    alike = [f for f in each.secondary if each.primary and f.what == each.primary.what
-             and against in f.where]  # fmt: skip
-    return "".join(
-        f"; **{SIDES[f.side()]}**, {f} with {FLASH4} ({f.where.split(against)[1].split()[0]} steps)"
-        for f in alike
-    )
+    alike = [f for f in each.secondary if each.primary and f.what == each.primary.what]
+    return "".join(f"; with {FLASH4} **{SIDES[f.side()]}**, {f}" for f in alike)
 
 
 def _at(each):
