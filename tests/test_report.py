@@ -72,6 +72,20 @@ def test_the_answer_of_the_readme_has_at_most_60_words():
     assert len(answer.split()) <= 60, answer
 
 
+def test_only_what_was_timed_beside_flash_attn_4_is_said_to_be(tmp_path):
+    path = folder(tmp_path, evidence_25m=pair([-0.02, -0.021, -0.019]))
+    for name, steps, less in (
+        ("equal", 1100, 0.001),
+        ("flash4", 1200, 0.01),
+        ("cudnn", 1300, 0.03),
+    ):
+        rows = [r | {"steps": steps, "val_loss": r["val_loss"] - less} for r in pair([0, 0, 0])]
+        rows = [r for r in rows if r["variant"] == "softmax_1.5h"]
+        store(path, f"evidence_25m_{name}_time", rows, SETTINGS | {"steps": steps})
+    text = report.readme_text(claims(path)).split("![")[0]
+    assert text.count("flash-attn 4") == 1 and "with flash-attn 4 **yes**, -0.010 [" in text
+
+
 def test_the_answer_says_what_was_planted(tmp_path):
     rows = pair([0.02, 0.021, 0.019]) + pair([-0.3, -0.31, -0.29], lr=6e-3)
     for row in rows:

@@ -77,6 +77,15 @@ def test_a_label_finds_its_line_style_as_it_finds_its_colour():
         assert style.line(label)["linestyle"] == "-" and style.dots(label)["marker"] == "o"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "bound", "clear"),
+    [(-2, -1, 0, True), (1, 2, 0, True), (-1, 1, 0, False), (0, 1, 0, False), (1, 2, 1.5, False)],
+)
+def test_an_interval_is_vermilion_only_beside_the_bound(low, high, bound, clear):
+    assert (style.clear_colour(low, high, bound) == style.colour("diff_v2")) == clear
+    assert style.clear_colour(float("nan"), float("nan"), bound) == style.colour("other")
+
+
 # ---- Alternative texts -------------------------------------------------------------------------
 
 

@@ -4,7 +4,16 @@ import math
 
 import matplotlib.pyplot as plt
 
-from minidiff.look.style import DASHED, DOT, bar, colour, dots, dotted_line, styled
+from minidiff.look.style import (
+    DASHED,
+    DOT,
+    bar,
+    clear_colour,
+    colour,
+    dots,
+    dotted_line,
+    styled,
+)
 
 
 def _row(ax, y, finding, label=""):
@@ -13,7 +22,7 @@ def _row(ax, y, finding, label=""):
     With a label the picture's alternative text says the number.
     """
     low, high = finding.interval()
-    clear = {"color": colour("diff_v2" if high < 0 or low > 0 else "other")}
+    clear = {"color": clear_colour(low, high)}
     if math.isnan(low):
         ax.plot(finding.number, y, "o", fillstyle="none", markersize=12, mew=2.5, **clear)
     else:

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from minidiff import theory
 from minidiff.look.style import COLOURS as COLOURS  # for those who ask plots for them
-from minidiff.look.style import DASHED, SIGNED, STYLE, colour, dots, line, styled
+from minidiff.look.style import DASHED, SIGNED, STYLE, clear_colour, colour, dots, line, styled
 from minidiff.look.style import DOT as DOT
 
 # ---- Training and results ----------------------------------------------------------------------
@@ -52,8 +52,7 @@ def intervals(estimates, xlabel, reference=None):
     for y, (label, (mean, low, high)) in enumerate(estimates.items()):
         look = dots(label)
         if reference is not None:
-            clear = not low <= reference <= high
-            look = DOT | {"color": colour("diff_v2" if clear else "other")}
+            look = DOT | {"color": clear_colour(low, high, reference)}
         bar = {"color": look["color"], "linewidth": 4, "solid_capstyle": "butt"}
         ax.plot([low, high], [y, y], label=f"interval of {label}", **bar)
         ax.plot(mean, y, markersize=13, label=label, **look)

@@ -74,6 +74,11 @@ def line(name):
     return {"color": colour(name), "linestyle": _of(name, LINES)[0]}
 
 
+def clear_colour(low, high, bound=0.0):
+    """Of an interval: vermilion where it lies on one side of the bound, else (nan, too) black."""
+    return colour("diff_v2" if low > bound or high < bound else "other")
+
+
 def dots(name):
     """Colour and marker of a variant's points, without a line between them."""
     marker = _of(name, LINES)[1]

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from minidiff.look.style import DASHED, DOT, colour, dotted_line, styled
+from minidiff.look.style import DASHED, DOT, clear_colour, dotted_line, styled
 
 CLOSE = 0.06  # nats: rates whose loss is within this of the lowest are shown again, larger
 
@@ -49,7 +49,7 @@ def worth_it(losses, gaps, fair=None):
     axes[1].legend(fontsize=13, title="steps, rate, seeds")
     if fair:
         for y, (mean, low, high) in enumerate(fair.values()):
-            clear = {"color": colour("other" if low < 0 < high else "diff_v2")}
+            clear = {"color": clear_colour(low, high)}
             axes[2].plot([low, high], [y, y], linewidth=4, **clear)
             axes[2].plot(mean, y, markersize=13, **clear, **DOT)
         axes[2].set_yticks(range(len(fair)), list(fair))

@@ -56,10 +56,10 @@ class Pairs:
             return
         rates = study.rates(self.one, self.other)
         if self.rate == "large":
-            rates = [lr for lr in rates if lr > max(ours, theirs)]
-            *few, last = (f"{lr:g}" for lr in rates) if rates else ("",)
-            where = f"rates {', '.join(few)} and {last}" if few else f"rate {last}"
-            yield where, [study.pairs(self.one, self.other, lr) for lr in rates]
+            if rates := [lr for lr in rates if lr > max(ours, theirs)]:
+                *few, last = (f"{lr:g}" for lr in rates)
+                where = f"rates {', '.join(few)} and {last}" if few else f"rate {last}"
+                yield where, [study.pairs(self.one, self.other, lr) for lr in rates]
             return
         found = {lr: [study.pairs(self.one, self.other, lr)] for lr in rates}
         if self.rate == "best":

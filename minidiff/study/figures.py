@@ -2,7 +2,7 @@
 
 import math
 
-from minidiff.study.entries import LONG, MAIN
+from minidiff.study.entries import FLASH4, LONG, MAIN
 from minidiff.study.evidence import gap_over_training
 
 PAIR = ("diff_v2", "softmax_1.5h")
@@ -23,14 +23,16 @@ def figures(judged, evidence):
     chosen = [main, *(study for study in evidence.studies(LONG) if study is not main)]
     gaps = {
         label: [row for row in gap if row[0] >= 500]  # before, the seeds differ too much to be seen
-        for label, gap in gaps_of(chosen, lambda pairs: f"{pairs[0][0]['steps']}", True).items()
+        for label, gap in gaps_of(
+            chosen, lambda pairs: f"{pairs[0][0]['steps']}", most_seeds=True
+        ).items()
         if not math.isnan(gap[-1][2])  # of one seed
     }
     found = {each.claim.number: each for each in judged}
     fair = {"equal steps": found["3, 12"].primary, "equal time": found["Q2"].primary}
     for finding in found["Q2"].secondary:
         if fair["equal time"] and finding.what == fair["equal time"].what:
-            fair["equal time,\nflash-attn 4"] = finding
+            fair[f"equal time,\n{FLASH4}"] = finding
     fair = {label: (f.number, *f.interval()) for label, f in fair.items()
             if f and not math.isnan(f.interval()[0])}  # fmt: skip
     return {

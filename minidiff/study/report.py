@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minidiff.files import read_text, replace_text
 from minidiff.study.claims import by_holm, claims
+from minidiff.study.entries import FLASH4
 from minidiff.study.evidence import RESULTS, SET_ASIDE, Evidence
 from minidiff.study.figures import LABELS, PAIR, figures, gaps_of, names
 from minidiff.study.findings import joint_confidence, verdict
@@ -15,7 +16,6 @@ from minidiff.study.findings import joint_confidence, verdict
 BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
 INTRODUCTION = "Lower loss than softmax of equal size? Nats a byte{}:\n"
 SIDES = {"for": "yes", "open": "undecided", "against": "no"}
-FLASH4 = "flash-attn 4"  # what entries.MORE_STEPS was timed with
 FIGURE = "![Loss against learning rate; the gap over training](notebooks/results/worth_it.png)"
 ANSWERS = {
     "supported": "yes",
@@ -61,7 +61,7 @@ def readme_text(judged):
     loss, time, large = (found[number] for number in ("3, 12", "Q2", "Q4"))
     primary = found["7"].primary
     speed = next(f for f in found["7"].findings if f.what == primary.what and f.where == "25m")
-    speed = f" (at {speed.number:.2f} of its speed)" + _other_kernels(time)
+    speed = f" (at {speed.number:.2f} of its speed)" + _beside_flash4(time)
     size = f" ({_where(loss).rpartition(', ')[0]})" if loss.primary else ""
     lines = [
         INTRODUCTION.format(size),
@@ -109,8 +109,8 @@ def _other_rates(each, told):
     return _at(each) + (f" ({' to '.join(ends)})" if ends else "")
 
 
-def _other_kernels(each):
-    """The number in equal time where the baseline runs by other kernels; "" where it has none."""
+def _beside_flash4(each):
+    """The number in equal time where softmax runs by flash-attn 4; "" where there is none."""
     alike = [f for f in each.secondary if each.primary and f.what == each.primary.what]
     return "".join(f"; with {FLASH4} **{SIDES[f.side()]}**, {f}" for f in alike)
 

@@ -116,10 +116,9 @@ print(steps('$name', 1000, '$out'))")
           --results "$out/evidence_25m_equal_time_${name#softmax_}.json"
       done ;;
     more_steps)
-      for steps in 1087 1169; do
-        compare --steps "$steps" --lrs 1e-3 --seeds 0 1 2 3 4 5 --variants softmax_1.5h \
-          --results "$out/evidence_25m_more_steps_$steps.json"
-      done ;;
+      timed() { compare --lrs 1e-3 --seeds 0 1 2 3 4 5 --variants softmax_1.5h "$@"; }
+      timed --steps 1087 --results "$out/evidence_25m_flash4_time.json"
+      timed --steps 1169 --results "$out/evidence_25m_cudnn_time.json" ;;
     rates)
       compare --steps 300 --batch-size 32 --seeds 0 1 2 --lrs 6e-3 1.2e-2 2.4e-2 \
         --results "$out/evidence_25m_rates.json" \
