@@ -185,25 +185,33 @@ def _timed(config, row, attend, q, k, v):
 
 
 def _draw(rows, plt, colour):
-    """Prefill, step, cache and attention over blocks against T, all logarithmic."""
+    """Prefill, step, cache and attention over blocks against the number of tokens T."""
     panels = (
-        ("prefill", "ms", "prefill, ms"),
-        ("step", "ms", "decoding step, ms"),
-        ("step", "cache_mb", "cache, MB"),
-        ("blocks", "ms_grad", "attention, forward and backward, ms"),
+        ("prefill", "ms", "reading the prompt, ms"),
+        ("step", "ms", "one more token, ms"),
+        ("step", "cache_mb", "KV cache, MB"),
+        ("blocks", "ms_grad", "attention, forward + backward, ms"),
     )
-    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 4))
-    for ax, (what, column, title) in zip(axes, panels, strict=True):
+    figure, axes = plt.subplots(2, 2, figsize=(15, 11))
+    for ax, (what, column, title) in zip(axes.flat, panels, strict=True):
         found = [row for row in rows if row["what"] == what and column in row]
         lines = dict.fromkeys((row["variant"], row.get("keys", "")) for row in found)
-        for name, keys in lines:
+        for i, (name, keys) in enumerate(lines):
             points = [row for row in found if (row["variant"], row.get("keys", "")) == (name, keys)]
-            style = {"marker": dots(name)["marker"], "linestyle": "--" if keys == "random" else "-"}
             T, values = zip(*((row["T"], row[column]) for row in points), strict=True)
-            ax.loglog(T, values, color=colour(name), label=f"{name} {keys}".strip(), **style)
-        ax.set(xlabel="tokens", title=title)
+            width = 8 - 5 * i / len(lines)  # what lies under another line is wider
+            style = {"linestyle": ":" if keys == "random" else "-", "linewidth": width}
+            style |= {"color": colour(name), "marker": dots(name)["marker"]}
+            ax.plot(T, values, label=f"{name} {keys}".strip(), **style)
+        ax.set(xscale="log", yscale="linear" if title.startswith("one") else "log", title=title)
+        lengths = sorted({row["T"] for row in found})
+        ax.set_xticks(lengths, [f"{T // 1024}k" if T >= 1024 else str(T) for T in lengths])
+        ax.minorticks_off()
+        ax.set_xlabel("tokens")
+        if ax.get_yscale() == "linear":
+            ax.set_ylim(bottom=0)
         if lines:
-            ax.legend(fontsize=7)
+            ax.legend(fontsize=11, handlelength=3)
     return figure
 
 
