@@ -6,7 +6,8 @@ import shutil
 
 from minidiff.study.evidence import RESULTS
 
-SETTINGS = {"data": "a text", "steps": 1000, "batch_size": 64, "probe_windows": 8}
+SETTINGS = {"data": "a text", "steps": 1000, "batch_size": 64, "block_size": 1024,
+            "probe_windows": 8}  # fmt: skip
 BASE = {"val_loss": 0.7, "n_spikes": 2, "first_share_eff_max": 0.2, "first_share_a1_max": 0.2,
         "sink_rate_eff_mean": 0.01, "rms_high_max": 2.0, "out_top1_max": 50.0, "qk_top1_max": 40.0,
         "out_ratio_max": 80.0, "recall_nats_16": 1.5, "sparsity_mean": 0.8}  # fmt: skip

@@ -181,45 +181,6 @@ class Repeats:
 
 
 @dataclass(frozen=True)
-class TimeEstimate:
-    """What more steps would give softmax in DIFF V2's time, guessed where it was not run.
-
-    Loss is taken as linear in the logarithm of the steps, from two lengths of the same seed and
-    rate, and the time from the bench. The learning rate's schedule then is not what it would be.
-    """
-
-    files: str  # of the shorter runs
-    longer: str
-
-    def findings(self, evidence):
-        """One for each rate that both lengths have."""
-        speeds = {
-            row["params"]: row["vs_softmax_1.5h"]
-            for row in evidence.files["bench_pair"]["rows"]
-            if row["variant"] == "diff_v2"
-        }
-        for short in evidence.studies(self.files):
-            for long in evidence.studies(self.longer):
-                texts = {study.settings.get("data") for study in (short, long)} - {None}  # if known
-                fits = len(texts) < 2 and long.steps > short.steps
-                for lr in long.rates("softmax_1.5h") if fits else ():
-                    longer, found = long.runs("softmax_1.5h", lr), []
-                    for ours, theirs in short.pairs("diff_v2", "softmax_1.5h", lr):
-                        speed = speeds.get(ours["params"]["total"])
-                        if speed and theirs["seed"] in longer:
-                            more = longer[theirs["seed"]]["val_loss"] - theirs["val_loss"]
-                            more /= math.log(long.steps / short.steps)  # nats a factor of e
-                            found.append(difference([(ours, theirs)], "val_loss")[0]
-                                         - more * math.log(1 / speed))  # fmt: skip
-                    if found:
-                        yield Finding(
-                            "loss, nats a byte: diff_v2 minus an estimate of softmax_1.5h",
-                            f"{short.label}, rate {lr:g}, by runs of {long.steps} steps",
-                            tuple(found), "t", BELOW, made=made_by(longer.values()),
-                        )  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Bench:
     """A ratio of times or of speeds in a bench file, the row that is largest by ``size`` first."""
 

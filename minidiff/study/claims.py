@@ -14,12 +14,11 @@ from minidiff.study.checks import (
     Repeats,
     Runs,
     Theorem,
-    TimeEstimate,
 )
 from minidiff.study.evidence import RESULTS, Evidence
 from minidiff.study.findings import Finding, holm, p_value, verdict
 
-Check = Pairs | Runs | Count | Repeats | Bench | Cpu | Theorem | TimeEstimate
+Check = Pairs | Runs | Count | Repeats | Bench | Cpu | Theorem
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from minidiff.files import read_json
 from minidiff.study.compare import interval
 from minidiff.study.results import RETRIEVAL
-from minidiff.train import TrainConfig
+from minidiff.train import PRESETS, TrainConfig
 
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
 OTHER_FILES = ("claims_cpu", "bench_pair", "bench_decode")
@@ -25,6 +25,8 @@ OPTIONAL = "bench_pair_flash4"  # needs flash-attn 4
 SET_ASIDE = ("evidence_25m_rates_first",)  # no claim uses it: README.md beside it says why
 OF_A_ROW = ("machine", "date", "torch", "commit", "backend", "probe_windows", "retrieval_prompts")
 PACE = ("steps", "warmup_steps", "eval_every")  # what may differ between runs of equal time
+TEXTS = {"99d16ec69afe755a": "English"}  # by fingerprint: what is not Python, of make_prose.py
+CONTEXT = PRESETS["gpu"].model.block_size  # of nearly all runs
 TRAINING = ("val_loss", "n_spikes")  # all other metrics depend on how much was asked
 SEEDS = 3  # a rate with fewer is no candidate for the best one, where another has as many
 
@@ -52,8 +54,12 @@ class Study:
 
     @property
     def label(self):
-        """Size and length: "25M, 1000 steps"."""
-        return f"{self.rows[0]['params']['total'] / 1e6:.0f}M, {self.steps} steps"
+        """Size and length, and a text or context of its own: "25M, 1000 steps, English"."""
+        words = [f"{self.rows[0]['params']['total'] / 1e6:.0f}M", f"{self.steps} steps"]
+        tokens = self.settings.get("block_size", CONTEXT)
+        words += [f"{tokens} tokens"] if tokens != CONTEXT else []
+        words += [TEXTS[text]] if (text := self.settings.get("data")) in TEXTS else []
+        return ", ".join(words)
 
     def runs(self, variant, lr=None):
         """{seed: row} of the runs that ended; at one learning rate, or at any."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minidiff.files import read_text, replace_text
 from minidiff.study.claims import by_holm, claims
-from minidiff.study.entries import FLASH4
+from minidiff.study.entries import TIMED
 from minidiff.study.evidence import RESULTS, SET_ASIDE, Evidence
 from minidiff.study.figures import LABELS, PAIR, figures, gaps_of, names
 from minidiff.study.findings import joint_confidence, verdict
@@ -111,8 +111,8 @@ def _other_rates(each, told):
 
 def _beside_flash4(each):
     """The number in equal time where softmax runs by flash-attn 4; "" where there is none."""
-    alike = [f for f in each.secondary if each.primary and f.what == each.primary.what]
-    return "".join(f"; with {FLASH4} **{SIDES[f.side()]}**, {f}" for f in alike)
+    alike = [f for f in each.secondary if each.primary and "flash4_time" in f.made]
+    return "".join(f"; with {TIMED['flash4_time']} **{SIDES[f.side()]}**, {f}" for f in alike)
 
 
 def _at(each):
