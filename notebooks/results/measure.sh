@@ -8,7 +8,7 @@
 #   variants   everything else at 25M, three seeds, one of V1; same file
 #   best       the same, and the variants that "variants" lacks, at 1e-3, the best rate for DIFF V2
 #   lr         the main pair, and V1 at one of them, at other learning rates
-#   more_lr    the main pair at rates between those, and three more seeds at 6e-3
+#   more_lr    the main pair at rates between those, at some with three more seeds
 #   long       softmax (1.5h heads) and DIFF V2 for 4000 steps at 1e-3, three seeds, with recall; at 7e-4 one
 #   start      DIFF V2 with other starts of its outputs and of lambda, and without decay of W_lambda; softmax
 #              with outputs that start as small as those of DIFF V2
@@ -17,6 +17,7 @@
 #   t4096      the main pair at 1e-3 on texts of 4096 tokens, as many tokens a step, with recall
 #   prose      the main pair at 1e-3, three seeds, on English prose: the folder PROSE, by make_prose.py
 #   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds
+#   big        the main pair with 102M parameters, 1000 steps at 7e-4, three seeds
 #   more_steps softmax (1.5h heads) for as long as DIFF V2 takes where softmax has flash-attn 4, and where
 #              both have cuDNN alone (bench_pair_flash4, bench_pair: 1000 steps of DIFF V2)
 #   rates      short runs at larger and larger learning rates, three seeds
@@ -79,7 +80,8 @@ for part in "$@"; do
     more_lr)
       compare --steps 1000 --lrs 7e-4 1.4e-3 2e-3 5e-4 --seeds 0 1 2 \
         --results "$out/evidence_25m_more_lr.json"
-      compare --steps 1000 --lrs 6e-3 --seeds 3 4 5 --results "$out/evidence_25m_more_lr.json" ;;
+      compare --steps 1000 --lrs 7e-4 1.4e-3 6e-3 --seeds 3 4 5 \
+        --results "$out/evidence_25m_more_lr.json" ;;
     long)
       recall() { compare --steps 4000 --probe-windows 64 --retrieval-prompts 256 "$@" \
         --results "$out/evidence_25m_long4000.json"; }
@@ -106,6 +108,9 @@ for part in "$@"; do
       longer --lrs 1e-3 --seeds 0 1 2 --variants diff_v2
       longer --lrs 3e-4 --seeds 0 1 2 --variants diff_v1 diff_v1_no_norm
       longer --lrs 1e-4 --seeds 0 --variants diff_v1 diff_v1_no_norm ;;
+    big)
+      compare --steps 1000 --lrs 7e-4 --seeds 0 1 2 --n-layer 15 --n-embd 768 --n-head 12 \
+        --n-kv-head 3 --results "$out/evidence_100m.json" ;;
     small)
       compare --steps 1500 --batch-size 32 --data stdlib --results "$out/evidence_25m_small_data.json" ;;
     equal_time)
