@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from minidiff.course import comparing
-from minidiff.study.best_rate import BOTH, KINDS, AtBestRate
+from minidiff.study.best_rate import BOTH, KINDS, STARTS, AtBestRate
 from minidiff.study.evidence import Evidence
 from minidiff.variants import VARIANTS
 
@@ -33,6 +33,18 @@ def test_a_row_has_one_finding_for_each_of_both_and_none_against_itself(best):
     against = {label: found for kind in rows.values() for label, found in kind.items()}
     assert against["2: no λ"] == [best.losses["diff_no_lambda", other] for other in BOTH]
     assert against["4: softmax, 1.5h heads"][1] is None
+
+
+def test_findings_over_the_seeds_that_all_have_differ_from_those_over_more(best):
+    assert best.seeds == {*best.runs("softmax_h")} < {*best.runs("diff_v2")}
+    few, many = (best.minus("diff_v2", "softmax_1.5h", seeds=seeds) for seeds in (best.seeds, None))
+    own = [best.runs("diff_v2")[s]["val_loss"] - best.runs("softmax_1.5h")[s]["val_loss"]
+           for s in sorted(best.seeds)]  # fmt: skip
+    assert few.sample == pytest.approx(own) and len(few.sample) < len(many.sample)
+    (rows,) = best.rows(STARTS, best.seeds).values()
+    assert rows["DIFF V2"] == [None, few] and len(rows) == 5
+    assert rows["its λ from 0.02"][0] == best.minus("diff_late_lambda", "diff_v2")
+    assert "more_seeds" in many.made and "more_seeds" not in few.made
 
 
 def test_the_figure_has_a_panel_for_each_of_both(best):
