@@ -96,6 +96,8 @@ def test_the_words_name_what_is_shown_and_the_numbers_at_its_ends():
     assert "diff_v2, from 2.98 to 0.921" in said
     said = FIGURES["intervals"]().words
     assert "nats; interval of softmax, from 0 to 0.2; softmax, 0.1; interval of DIFF V2" in said
+    said = p.intervals({"softmax": (0.1, 0, 0.2)}, "nats", 0.5).words
+    assert "nats (black: holds 0.5); interval" in said
     fig, ax = plt.subplots()
     ax.bar(["one", "two"], [1, 0.25], label="share")
     ax.set(title="Two heads", ylabel="weight")

@@ -24,25 +24,26 @@ def weight_zero(lam, reachable):
 
 @checks
 def differential_step(step):
-    """Exercise 2: a function (a1, a2, lam) -> the weights that multiply the values."""
+    """Exercise 2: a function (a1, a2, logit of lambda, values) -> the context of one head."""
     generator = torch.Generator().manual_seed(0)
     a1, a2 = torch.randn(2, 5, generator=generator, dtype=torch.float64).softmax(-1)
-    lam = 0.3
-    w = numbers(call(step, a1, a2, lam), (5,), "what your function returns")
-    at_zero = numbers(call(step, a1, a2, 0.0), (5,), "what your function returns")
-    total = float(w.sum())
-    expect(close(at_zero, a1), "With λ = 0 nothing is subtracted: a1 should come back unchanged.")
-    expect(not close(total, 1 + lam), "Your weights sum to 1 + λ: this adds the second map.")
-    expect(not close(total, 0), "Your weights sum to 0: λ has no effect where it should.")
+    values = torch.randn(5, 4, generator=generator, dtype=torch.float64)
+    logit = torch.tensor(0.5, dtype=torch.float64)
+    lam, raw = logit.sigmoid(), call(step, a1, a2, logit, values)
+    c, w = numbers(raw, (4,), "the context"), a1 - lam * a2
+    expect(not close(c, a1 @ values), "This is the context of a1 alone: nothing is subtracted.")
+    expect(not close(c, (a1 - a2) @ values), "This subtracts the whole second map: where is λ?")
     expect(
-        not close(total, 1),
-        "Your weights sum to 1, as those of softmax do. Those of DIFF V2 do not: nothing is "
-        "normalised after the subtraction.",
+        not close(c, (a1 - logit * a2) @ values),
+        "Here a2 is multiplied by the logit itself. λ lies between 0 and 1, and a logit need not.",
     )
-    expect(close(total, 1 - lam), f"For λ = {lam} your weights sum to {total:.3f}: too much.")
-    expect((w < 0).any() or (a1 >= lam * a2).all(), "A weight may be negative: keep its sign.")
-    expect(close(w, a1 - lam * a2), "The sum is right and single weights are not: is λ inside?")
-    return f"For λ = {lam} your weights sum to {total:.1f}."
+    expect(not close(c, (a1 + lam * a2) @ values), "This adds the second map.")
+    normal = (w / w.sum()) @ values
+    expect(not close(c, normal), "Your weights sum to 1; nothing is normalised after subtracting.")
+    positive = w.clamp(min=0) @ values
+    expect(not close(c, positive), "A weight may be negative: keep its sign.")
+    expect(close(c, w @ values), "The shape is right; compare yours with the context in section 1.")
+    return "That is the whole step, for one query of one head."
 
 
 @checks

@@ -29,7 +29,8 @@ def learning(panels, levels):
             ax.plot(step, curves.mean(0), linewidth=3, label=mean, **look)
         for level, words in levels.items():
             ax.axhline(level, zorder=0, **DASHED)
-            ax.text(0.99, level + 0.02, words, ha="right", transform=ax.get_yaxis_transform())
+            if ax is axes[0, -1]:  # the first panel's curves would cross it
+                ax.text(0.99, level + 0.02, words, ha="right", transform=ax.get_yaxis_transform())
         ax.set(title=title, xlabel="training step", ylim=(0, None), xlim=(0, None))
         ax.legend(loc="lower left" if ax is axes[0, 0] else "center right")
     axes[0, 0].set_ylabel("loss (nats per token)")

@@ -46,7 +46,7 @@ def intervals(estimates, xlabel, reference=None):
     """A point with its confidence interval for each variant: label -> (mean, low, high).
 
     ``xlabel`` says what is measured, with its unit; ``reference`` is the x of a dashed line: then
-    intervals that do not hold it are vermilion, and the others black.
+    intervals that hold it are black, as the axis says, and the others vermilion.
     """
     fig, ax = plt.subplots(figsize=(10, 1.5 + 0.55 * len(estimates)))
     for y, (label, (mean, low, high)) in enumerate(estimates.items()):
@@ -60,6 +60,7 @@ def intervals(estimates, xlabel, reference=None):
     ax.set(xlabel=xlabel, ylim=(len(estimates) - 0.4, -0.6))
     ax.grid(axis="y", visible=False)
     if reference is not None:
+        ax.set_xlabel(f"{xlabel}\n(black: holds {reference:g})")
         ax.axvline(reference, zorder=0, **DASHED)
     return fig
 

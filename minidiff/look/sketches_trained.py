@@ -111,7 +111,7 @@ def trained_heads(found):
     left.set_xticks(range(len(names)), [NAMES.get(name, name) for name in names], rotation=20)
     left.set_xlim(-0.5, len(names) - 0.5)
     right.set(xscale="log", xlabel="total |w| of a silent row", ylabel="share of BOS in it")
-    right.set(title="With BOS: where silent rows put it", ylim=(0, 1.05))
+    right.set(title="With BOS: where silent rows put weight", ylim=(0, 1.05))
     for mark in right.legend(loc="lower right").get_lines():
         mark.set_markersize(11)
     return fig
