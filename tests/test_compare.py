@@ -114,6 +114,18 @@ def test_a_run_that_was_stopped_goes_on_where_it_stopped(compare, monkeypatch):
     assert len(rows) == len(first) + 1 and rows[0]["key"] not in first
 
 
+def test_a_leftover_of_other_settings_is_named_and_no_option_that_nobody_gave(compare, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "seen", lambda *_: True)
+        with pytest.raises(KeyboardInterrupt):
+            compare.run()
+    model = dataclasses.replace(compare.config.model, block_size=16)
+    shorter = dataclasses.replace(compare, config=dataclasses.replace(compare.config, model=model))
+    shorter.results.unlink()
+    with pytest.raises(ValueError, match=r"^the run in .* has another block_size: give the same"):
+        shorter.run()
+
+
 def test_a_diverged_run_is_a_row_that_says_so(compare):
     wild = dataclasses.replace(compare, seeds=(0,), lrs=(1e30,), variants=("diff_v2",))
     wild.run()
