@@ -131,6 +131,8 @@ class CompareCommand(Compare):
     def run(self):
         """Run what the results file lacks."""
         check_variants(self)
+        if seed := self.config.seed:
+            raise ValueError(f"--seed {seed}: give --seeds {seed} instead")
         super().run()
 
 
@@ -163,6 +165,8 @@ class Claims:
 
     def run(self):
         """Print the table, or write it."""
+        if self.readme and not self.write:
+            raise ValueError(f"--readme {self.readme}: give --write as well")
         if self.measure:
             measure(self.results)
         try:

@@ -26,6 +26,7 @@ from minidiff.runs import (
 log = logging.getLogger("minidiff")
 
 NOT_KEPT = ("resume", "overwrite", "out", "device")  # of a call, and not of the run
+MADE = ("sample.txt", "model.onnx", "published.safetensors")  # from the weights, beside them
 MAY_CHANGE = ("data", "init_from", "log_every", "save_every", "compile", "backend", "steps",
               "tensorboard")  # fmt: skip
 
@@ -43,13 +44,17 @@ class Run:
         self.settings |= corpus.facts
         if config.tensorboard:
             event_writer()  # is it there?
+        if config.init_from and Path(config.init_from).resolve() == self.folder.resolve():
+            raise ValueError(
+                f"--init-from {config.init_from} is this run itself: give another --out"
+            )
         if config.resume:
             self._check_same_settings(corpus)
         elif not config.overwrite:
             refuse_to_overwrite(self.folder)
 
     def _check_same_settings(self, corpus):
-        saved, step = saved_settings(self.folder)
+        saved, step = self.saved = saved_settings(self.folder)
         known = {f.name: f.default for f in dataclasses.fields(self.config)}  # of older versions
         saved, now = known | saved | saved["model"], self.settings | self.settings["model"]
         if reason := text_changed(saved, corpus):
@@ -58,7 +63,7 @@ class Run:
         changed = [name for name in now if name not in free and now[name] != saved.get(name)]
         if changed:
             raise ValueError(
-                f"--resume: {', '.join(changed)} differ from the run in {self.folder}: "
+                f"the run in {self.folder} has another {', '.join(changed)}: "
                 "give the same settings, or another --out"
             )
         if step > self.config.steps:
@@ -73,6 +78,10 @@ class Run:
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
         with alone(self.folder) if self.main else contextlib.nullcontext():
+            if self.main and self.config.resume and saved_settings(self.folder) != self.saved:
+                raise ValueError(
+                    f"{self.folder}: another process went on with this run: give --resume again"
+                )
             for name in (*WEIGHTS, "config.json", "metrics.jsonl") if self.main else ():
                 (self.folder / f"{name}.new").unlink(missing_ok=True)  # of a save that was killed
             first = self._load(model, optimizer, scaler) if self.resumes else 0
@@ -90,7 +99,7 @@ class Run:
         """What an old run left is gone, its settings last."""
         if not (self.config.overwrite or self.config.resume):
             refuse_to_overwrite(self.folder)  # another process may have been faster
-        old = [self.folder / name for name in WEIGHTS]  # or they would lie beside new settings
+        old = [self.folder / name for name in (*WEIGHTS, *MADE)]  # or beside new settings
         for path in (*old, *self.folder.glob("events.out.tfevents.*")):
             path.unlink(missing_ok=True)
         replace_text(self.metrics, "")

@@ -42,7 +42,7 @@ class Export:
         name = {"onnx": "model.onnx", "published": "published.safetensors"}[self.to]
         path = self.out or self.folder / name
         if path.exists():
-            raise ValueError(f"--out {path}: there already; remove it, or give another name")
+            raise ValueError(f"{path}: there already; remove it, or give another --out")
         if self.out and not path.parent.is_dir():
             raise ValueError(f"--out {path}: there is no folder {path.parent}")
         model = load_run(self.folder, best=self.best)

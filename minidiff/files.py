@@ -62,6 +62,20 @@ def alone(path):
         lock.release()
 
 
+@contextlib.contextmanager
+def new_file(path):
+    """Hold a file that is still to be made, as :func:`alone` does; its folder is made if need be.
+
+    Raises:
+        ValueError: it is there already, or another process is making it.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with alone(path):
+        if Path(path).exists():
+            raise ValueError(f"{path}: there already; remove it, or give another --out")
+        yield
+
+
 def read_text(path, fix, errors="strict"):
     """The text of a UTF-8 file; ``fix`` ends the message where there is none."""
     try:

@@ -29,8 +29,11 @@ def generate(model, idx, max_new_tokens, *, temperature=1.0, top_k=None, seed=No
     block_size = model.config.block_size
     if not 0 < idx.shape[1] <= block_size:
         raise ValueError(f"a prompt of {idx.shape[1]} tokens does not fit block_size={block_size}")
-    if temperature < 0 or (top_k is not None and top_k < 1) or max_new_tokens < 0:
-        raise ValueError("temperature and max_new_tokens must be >= 0, and top_k >= 1 or None")
+    finite = 0 <= temperature < math.inf  # not so of NaN
+    if not finite or (top_k is not None and top_k < 1) or max_new_tokens < 0:
+        raise ValueError("temperature, max_new_tokens must be finite and >= 0, top_k >= 1 or None")
+    if temperature:
+        temperature = max(temperature, 1e-30)  # logits over less are infinite in float32
     n_new = min(max_new_tokens, block_size - idx.shape[1])
     if n_new < max_new_tokens:
         log.warning("block_size=%d is full after %d new tokens: stopping there", block_size, n_new)

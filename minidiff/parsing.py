@@ -56,7 +56,7 @@ def one_line_refusals():
         if not stop.code or not box:
             print(box, end="", file=sys.stderr)
             raise
-        refused = stop.__context__ and stop.__context__.__context__
+        refused = stop.__context__ and (stop.__context__.__context__ or stop.__context__)
         of_a_class = re.search(r"Error parsing (?!-)", box)
         if of_a_class and isinstance(refused, ValueError):
             raise refused from None

@@ -85,9 +85,9 @@ class Found:
 
 def python_files(source):
     """Python's own sources ("stdlib"), or those and all installed packages ("python")."""
-    paths = sysconfig.get_paths()
     where = ["stdlib"] if source == "stdlib" else ["stdlib", "purelib", "platlib"]
-    found = Found(sorted({Path(paths[key]) for key in where}))
+    roots = sorted((Path(sysconfig.get_paths()[key]) for key in where), reverse=True)
+    found = Found(sorted({r.resolve(): r for r in roots}.values()))  # lib64 may be a link to lib
     files = {f for root in found.roots for f in root.rglob("*.py") if _own(f, root)}
     for path in sorted(files):
         try:

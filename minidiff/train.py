@@ -111,7 +111,7 @@ def train(config, on_log=None, on_start=None, corpus=None):
         corpus: of ``open_data``, for several runs on one text; None opens ``config.data``.
     Raises:
         ValueError: data, folder or settings do not fit; raised before any training.
-        FloatingPointError: the loss became infinite or NaN; the last checkpoint stays.
+        FloatingPointError: the loss became infinite or NaN; a checkpoint before it stays.
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after a last checkpoint was written; at the
             second, without one.
     """
@@ -272,7 +272,7 @@ def _check_finite(what, value, step, lr):
     if not math.isfinite(value):
         raise FloatingPointError(
             f"the {what} is {value} at step {step} with learning rate {lr:.2e}: use a smaller "
-            "--lr or a longer --warmup-steps; the last checkpoint is from before and whole"
+            "--lr or a longer --warmup-steps; a checkpoint written before is whole"
         )
 
 
@@ -286,9 +286,9 @@ def _collect(pending, world, scaler):
     rows = []
     losses, norms = losses.tolist(), torch.stack(norms).tolist()
     for step, lr, loss, norm in zip(steps, lrs, losses, norms, strict=True):
-        _check_finite("loss", loss, step, lr)
+        _check_finite("loss", loss, step + 1, lr)
         if scaler.is_enabled() and scaler.get_scale() >= 1 and not math.isfinite(norm):
             norm = 0.0  # float16 overflowed: the scaler left the step out, and scales less now
-        _check_finite("gradient norm", norm, step, lr)
+        _check_finite("gradient norm", norm, step + 1, lr)
         rows.append({"step": step + 1, "loss": loss, "lr": lr, "grad_norm": norm})
     return rows

@@ -196,6 +196,25 @@ def test_a_process_that_crashes_or_hangs_costs_only_its_own_rows(tmp_path, monke
     assert "['crash'] ended with -6" in crash and "['hang'] ended with -9" in hang
 
 
+def test_a_process_that_dies_while_it_waits_costs_only_its_own_rows(tmp_path, monkeypatch):
+    """It imports while the one before it works: then nobody reads its request."""
+    (tmp_path / "job.py").write_text(
+        "import os, pathlib, sys, time\n"
+        "made = pathlib.Path(__file__).with_name('dead')\n"
+        "try:\n"
+        "    made.mkdir()\n"
+        "except FileExistsError:\n"
+        "    sys.exit(3)\n"
+        "sys.stdin.readline()\n"
+        "time.sleep(1)\n"
+        "print('{}', flush=True)\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    first, second = tools.in_own_processes("job", [[0, "a"], [0, "b"]], time_limit_s=30)
+    assert {*first, *second} == {"error"} and "ended with 3" in (first | second)["error"]
+
+
 def test_one_failure_is_a_row_and_not_the_end(tmp_path, monkeypatch):
     """A GPU without room for one variant must still give the others' rows."""
     build = train.GPT
@@ -263,6 +282,8 @@ def test_spread_is_the_median_and_the_extremes():
             for name in ("moe_softmax", "sparse_pair", "yoco_diff_v2")
         ),
         (train.train, train.TrainBench(compile="yes"), "compile 'yes'.*blocks"),
+        (train.train, train.TrainBench(steps=0), "--steps must be at least 1"),
+        (ops.ops, ops.OpsBench(lengths=(8, 0)), "--lengths must be at least 1"),
         (decode.decode, decode.DecodeBench(kernels=("x",)), "kernel 'x'.*cached"),
         (decode.decode, decode.DecodeBench(n_kv_head=5), "multiple of n_kv_head"),
     ],

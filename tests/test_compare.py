@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 
 from minidiff import GPT, GPTConfig
+from minidiff.__main__ import main
 from minidiff.checkpoint import Run
 from minidiff.data import open_data
 from minidiff.interrupt import Interrupt
@@ -112,6 +113,18 @@ def test_a_run_that_was_stopped_goes_on_where_it_stopped(compare, monkeypatch):
     compare.run()
     rows = json.loads(compare.results.read_text(encoding="utf-8"))["rows"]
     assert len(rows) == len(first) + 1 and rows[0]["key"] not in first
+
+
+def test_a_leftover_of_other_settings_is_named_and_no_option_that_nobody_gave(compare, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "seen", lambda *_: True)
+        with pytest.raises(KeyboardInterrupt):
+            compare.run()
+    model = dataclasses.replace(compare.config.model, block_size=16)
+    shorter = dataclasses.replace(compare, config=dataclasses.replace(compare.config, model=model))
+    shorter.results.unlink()
+    with pytest.raises(ValueError, match=r"^the run in .* has another block_size: give the same"):
+        shorter.run()
 
 
 def test_a_diverged_run_is_a_row_that_says_so(compare):
@@ -272,7 +285,15 @@ def test_differences_are_taken_seed_by_seed():
 def test_one_seed_has_no_interval_and_unequal_parameters_are_marked():
     rows = [row("a", 0, 1.0), row("b", 0, 2.0, percent=12.0)]
     assert "no interval" in pair_table(pairs(rows))
+    alone = [row("a", 0, 1.0), row("a", 1, 1.0)]
+    assert "one seed" not in pair_table(pairs(alone)) and "two variants" in pair_table(pairs(alone))
     assert "params +12.0%" in table(rows) and "params +0.0%" not in table(rows)
+
+
+def test_one_seed_is_asked_for_by_seeds(tmp_path):
+    """--help lists --seed, and it did nothing."""
+    with pytest.raises(SystemExit, match=r"^error: --seed 7: give --seeds 7 instead"):
+        main(["compare", "--seed", "7", "--results", str(tmp_path / "results.json")])
 
 
 def test_an_unknown_variant_stops_before_any_run(compare):

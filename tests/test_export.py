@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -135,3 +137,10 @@ def test_what_cannot_be_exported_is_one_line(config, tmp_path):
             command.main(["export", *words])
         assert "\n" not in error.value.code
     assert not list(folder.glob("*.onnx"))
+
+
+def test_a_file_that_is_there_is_named_without_an_option_that_nobody_gave(config):
+    (path := Path(config.out) / "model.onnx").parent.mkdir()
+    path.touch()
+    with pytest.raises(SystemExit, match=f"^error: {re.escape(str(path))}: there already"):
+        command.main(["export", config.out])

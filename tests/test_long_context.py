@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from scipy import stats
+from test_runs import held
 
 from minidiff import GPT, GPTConfig
 from minidiff.study.long_context import LongContext, beyond, differences, main, one_a_line
@@ -95,6 +96,40 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_measured(tmp_path
     )
     with pytest.raises(ValueError, match="other contexts"):
         LongContext((short, long), tmp_path / "out.json", text, device="cpu").run()
-    for folders, says in (([], "give the run folders"), ([str(tmp_path)], "is it a run folder?")):
-        with pytest.raises(SystemExit, match=f"^long_context: .*{says}"):
-            main(folders)
+    for words, says in (
+        ([], "give the run folders"),
+        ([str(tmp_path)], "is it a run folder?"),
+        ([str(short), "--prompt", "4"], "perhaps you meant --prompts"),
+        ([str(short), "--prompts", "1"], "--prompts 1: give at least 2"),
+        ([str(short), "--sequences", "0"], "--sequences 0: give at least 2"),
+        ([str(short), "--out", "/dev/null/x/r.json"], "/dev/null"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: .*{says}") as error:
+            main(words if "--out" in words else [*words, "--out", str(tmp_path / "out.json")])
+        assert "\n" not in error.value.code and not (tmp_path / "out.json").exists()
+
+
+def test_two_runs_of_one_variant_and_seed_are_refused(tmp_path, text):
+    """Folders of several learning rates: the last one took the place of the others."""
+    folders = []
+    for rate in ("1e-3", "2e-3"):
+        (tmp_path / rate).mkdir()
+        folders.append(run_folder(tmp_path / rate, "diff_v2", 0)[0])
+    with pytest.raises(ValueError, match="two runs of one variant and seed"):
+        LongContext(tuple(folders), tmp_path / "out.json", text, device="cpu").run()
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_file_that_is_there_is_kept_and_one_that_grows_is_held(tmp_path, text):
+    folder, _ = run_folder(tmp_path, "diff_v2", 0)
+    out = tmp_path / "out.json"
+    settings = {"windows": 2, "prompts": 2, "sequences": 2, "device": "cpu"}
+    study = LongContext((folder,), out, text, **settings)
+    out.write_text("results of compare", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"out\.json: there already"):
+        study.run()
+    assert out.read_text(encoding="utf-8") == "results of compare"
+    out.unlink()
+    with held(tmp_path / ".out.json.lock"), pytest.raises(ValueError, match="another process"):
+        study.run()
+    assert not out.exists() and study.run()["rows"]

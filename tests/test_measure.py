@@ -72,6 +72,9 @@ def test_measure_keeps_its_runs_in_a_folder_of_its_own(tmp_path):
     (own,) = (tmp_path / "tmp").iterdir()
     for line in asked:
         assert f"--out {own} " in line and f"--results {tmp_path}/out/evidence_" in line
+    (stale := tmp_path / "out" / "sparsity.json").touch()  # which the study would refuse
+    subprocess.run(["bash", str(RESULTS / "measure.sh"), "sparsity"], env=env, check=True)
+    assert not stale.exists()
     assert "/tmp/runs" not in (RESULTS / "measure.sh").read_text(encoding="utf-8")
     done = subprocess.run(["bash", str(RESULTS / "measure.sh"), "nothing"], env=env, text=True,
                           capture_output=True)  # fmt: skip

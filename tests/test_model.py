@@ -203,16 +203,25 @@ def test_samples_follow_temperature_and_top_k():
         assert_close(shares, expected, rtol=0, atol=0.015)
 
 
-def test_top_k_one_is_the_likeliest_token():
+def test_top_k_one_and_the_lowest_temperatures_are_the_likeliest_token():
     model = GPT(TINY)
     prompt = torch.randint(0, 256, (1, 5))
     greedy = model.generate(prompt, 8, temperature=0)
+    for temperature in (1e-20, 1e-40, 5e-324):  # float32 has not the last: it would divide by 0
+        assert torch.equal(model.generate(prompt, 8, temperature=temperature), greedy)
     assert torch.equal(model.generate(prompt, 8, top_k=1, seed=3), greedy)
 
 
 @pytest.mark.parametrize(
     ("length", "kwargs"),
-    [(0, {}), (25, {}), (3, {"temperature": -1.0}), (3, {"top_k": 0})],
+    [
+        (0, {}),
+        (25, {}),
+        (3, {"temperature": -1.0}),
+        (3, {"top_k": 0}),
+        (3, {"temperature": math.nan}),
+        (3, {"temperature": math.inf}),
+    ],
 )
 def test_generate_refuses_what_makes_no_sense(length, kwargs):
     with pytest.raises(ValueError):

@@ -5,12 +5,14 @@ import subprocess
 import sys
 
 import pytest
+import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 from training import cli
 
 from minidiff import __main__ as command
 from minidiff.parsing import one_line, one_line_refusals
+from minidiff.study.long_context import LongContext
 
 REFUSED = {
     "": "Expected one of {train, sample, export, compare, bench, claims}",
@@ -91,6 +93,11 @@ def test_what_a_library_says_meanwhile_is_not_lost(capsys):
     with one_line_refusals():
         print("a driver that is too old", file=sys.stderr)
     assert capsys.readouterr().err == "a driver that is too old\n"
+
+
+def test_a_program_of_one_class_too_refuses_in_the_words_of_the_class():
+    with pytest.raises(ValueError, match=r"^--prompts 1: give at least 2$"), one_line_refusals():
+        tyro.cli(LongContext, args=["folder", "--prompts", "1"])
 
 
 @given(st.text(st.sampled_from("│╭─╮╰╯|+-\n\x1b[0m a-z:{}"), max_size=200))

@@ -25,6 +25,18 @@ def needed():
     return {re.match(r"[\w-]+", line)[0] for group in groups for line in group}
 
 
+def test_pyproject_declares_what_the_core_imports():
+    declared = {re.match(r"[\w-]+", line)[0] for line in PYPROJECT["project"]["dependencies"]}
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                names = {alias.name.split(".")[0] for alias in node.names}
+            else:
+                outside = isinstance(node, ast.ImportFrom) and not node.level
+                names = {node.module.split(".")[0]} if outside else set()
+            assert names <= declared | sys.stdlib_module_names | {"minidiff"}, path
+
+
 def test_environment_names_what_pyproject_needs():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     conda = [d for d in environment["dependencies"] if isinstance(d, str)]

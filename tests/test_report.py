@@ -37,6 +37,11 @@ def test_the_command_prints_the_stored_table(capsys):
     assert capsys.readouterr().out == (RESULTS / "CLAIMS.md").read_text(encoding="utf-8")
 
 
+def test_a_readme_that_would_not_be_written_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: --readme .*: give --write as well"):
+        main(["claims", "--readme", str(tmp_path / "README.md")])
+
+
 def test_the_readme_is_what_the_results_give(tmp_path):
     copy = tmp_path / "README.md"
     copy.write_text(README.read_text(encoding="utf-8"), encoding="utf-8")

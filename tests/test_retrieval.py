@@ -1,6 +1,7 @@
 """The retrieval tasks: their prompts, their numbers on models whose answers are known."""
 
 import ast
+import hashlib
 import json
 import math
 
@@ -60,10 +61,16 @@ def test_a_prompt_is_python_and_its_answer_is_the_value_of_the_name(n_lines, pro
         assert values[name] == value[1:] and len(value) == 5 and value[1:].isdigit()
 
 
-def test_names_do_not_repeat_even_where_a_draw_would():
-    rng = torch.Generator().manual_seed(0)
-    names = study._distinct(40, 600, rng)  # without a second draw one row in three repeats a name
-    assert all(len({tuple(name) for name in row}) == 600 for row in names.tolist())
+@pytest.mark.parametrize("n", [600, 4096])  # drawn at once, a row in three repeats a name, or all
+def test_names_do_not_repeat_even_where_a_draw_would(n):
+    names = study._distinct(40, n, torch.Generator().manual_seed(0))
+    assert all(len({tuple(name) for name in row}) == n for row in names.tolist())
+
+
+@pytest.mark.parametrize(("n", "digest"), [(16, "1d51dff6526493e3"), (256, "e3b7185ae8d25396")])
+def test_the_prompts_of_stored_results_stay_what_they_were(n, digest):
+    tokens = study.recall_prompts(n, 32)
+    assert hashlib.sha256(tokens.numpy().tobytes()).hexdigest().startswith(digest)
 
 
 def test_digits_letters_and_the_line_asked_for_are_uniform():

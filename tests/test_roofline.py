@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -254,6 +255,17 @@ def test_steps_and_copy_of_two_cards_are_refused(tmp_path):
         file = {"machine": {"device": f"NVIDIA {gpu}"}, "rows": [], "profile": {}}
         (tmp_path / name).write_text(json.dumps(file), encoding="utf-8")
     with pytest.raises(ValueError, match=r"of an H200, .* of an H100: measure on one"):
+        roofline.roofline(tmp_path)
+
+
+@pytest.mark.parametrize("lacks", ["profile", "one_by_one"])
+def test_results_that_lack_a_profile_or_a_row_name_the_command_that_makes_it(tmp_path, lacks):
+    file = json.loads(json.dumps(BENCH))
+    file.pop(lacks, None)
+    file["rows"] = [row for row in file["rows"] if row["variant"] != lacks]
+    (tmp_path / roofline.STEPS).write_text(json.dumps(file), encoding="utf-8")
+    shutil.copy(RESULTS / roofline.COPY, tmp_path)
+    with pytest.raises(ValueError, match=rf"no '{lacks}' in it: .*measure\.sh pair_bench"):
         roofline.roofline(tmp_path)
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,6 +252,37 @@ def test_a_run_that_another_process_finished_meanwhile_is_not_lost(config, tmp_p
     model = GPT(config.model)
     with pytest.raises(ValueError, match="holds a run"):
         second.open(model, make_optimizer(model, config), UNSCALED).__enter__()
+
+
+def test_a_resumed_run_that_another_process_went_on_with_meanwhile_is_not_lost(config):
+    """It had no checkpoint when it was looked at, so the second process began at step 0."""
+    folder = Path(config.out)
+    folder.mkdir()
+    first = Run(config, corpus := open_data(config.data, block_size=16))
+    replace_text(folder / "config.json", json.dumps(first.settings))  # begun, and stopped at once
+    second = Run(dataclasses.replace(config, resume=True), corpus)
+    train(dataclasses.replace(config, resume=True))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = GPT(config.model)
+    with pytest.raises(ValueError, match="another process went on with this run"):
+        second.open(model, make_optimizer(model, config), UNSCALED).__enter__()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_was_made_from_the_old_weights_does_not_lie_beside_new_ones(config, folder):
+    made = [folder / name for name in ("sample.txt", "model.onnx", "published.safetensors")]
+    for path in made:
+        path.touch()
+    train(dataclasses.replace(config, overwrite=True, steps=1))
+    assert not any(path.exists() for path in made)
+
+
+def test_a_run_that_starts_from_itself_is_refused_and_keeps_its_weights(config, folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    before = (folder / "model.safetensors").read_bytes()
+    again = dataclasses.replace(config, init_from=str(tmp_path / "link"), overwrite=True)
+    refused(lambda: train(again), "--init-from", "another --out")
+    assert (folder / "model.safetensors").read_bytes() == before
 
 
 # ---- The weights of the best validation --------------------------------------------------------

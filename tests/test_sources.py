@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import save
 
 from minidiff.data import DataError, open_data, printable
-from minidiff.sources import judge
+from minidiff.sources import judge, python_files
 
 TEXT = "naïve → a line of text, and some more of it\n" * 30
 RESULTS = Path(__file__).parent.parent / "notebooks" / "results"
@@ -38,6 +38,20 @@ def peak_mb():
     resource = pytest.importorskip("resource", reason="Windows has no rusage to measure with")
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / (1e6 if sys.platform == "darwin" else 1e3)  # macOS counts bytes, Linux kB
+
+
+@POSIX
+def test_packages_are_read_once_where_lib64_is_a_link_to_lib(tmp_path, monkeypatch):
+    """As in a venv of Fedora: the same file lay in training and in validation."""
+    (tmp_path / "lib" / "site-packages").mkdir(parents=True)
+    (tmp_path / "lib" / "site-packages" / "a.py").write_text("a = 1\n", encoding="utf-8")
+    (tmp_path / "lib64").symlink_to("lib")
+    paths = {key: str(tmp_path / lib / "site-packages")
+             for key, lib in (("purelib", "lib"), ("platlib", "lib64"))}  # fmt: skip
+    paths["stdlib"] = str(tmp_path / "lib")
+    monkeypatch.setattr("sysconfig.get_paths", lambda: paths)
+    found = python_files("python")
+    assert [path for path, _ in found.files] == [tmp_path / "lib" / "site-packages" / "a.py"]
 
 
 def names(corpus):

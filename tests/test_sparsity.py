@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from test_runs import held
 from torch.testing import assert_close
 
 from minidiff import GPT, GPTConfig, load_pretrained
@@ -79,6 +80,7 @@ def test_a_text_that_is_seen_whole_is_refused(model, text):
 @pytest.mark.parametrize("prompts", [0, 2])
 def test_a_study_measures_every_choice_of_every_model(tmp_path, prompts):
     text, out, folders = tmp_path / "text.py", tmp_path / "out" / "rows.json", []
+    out.parent.mkdir()
     text.write_text(TEXT * 20, encoding="utf-8")
     for attention in ("diff_v2", "softmax"):
         model = GPT(dataclasses.replace(TINY, attention=attention, block_size=80))
@@ -90,7 +92,11 @@ def test_a_study_measures_every_choice_of_every_model(tmp_path, prompts):
     study = Study(
         tuple(folders), out, str(text), windows=2, budgets=((16, 2),), prompts=prompts, device="cpu"
     )
+    with held(tmp_path / "out" / ".rows.json.lock"), pytest.raises(ValueError, match="process"):
+        study.run()
     found = study.run()
+    with pytest.raises(ValueError, match=r"rows\.json: there already"):
+        study.run()
     assert (
         json.loads(out.read_text(encoding="utf-8")) == found and found["torch"] == torch.__version__
     )
@@ -101,3 +107,9 @@ def test_a_study_measures_every_choice_of_every_model(tmp_path, prompts):
     ]
     assert all(0.3 < row["keys_seen"] < 1 for row in rows if row["share"] != "dense")
     assert all(("recall_4" in row) == bool(prompts) for row in rows)
+
+
+@pytest.mark.parametrize("few", [{"windows": 1}, {"prompts": 1}])
+def test_a_mean_of_one_has_no_error_and_is_refused(few):
+    with pytest.raises(ValueError, match=f"--{next(iter(few))} 1: give at least 2"):
+        Study((), **few)

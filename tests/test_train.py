@@ -260,8 +260,10 @@ def test_validation_is_the_mean_over_its_own_windows(config):
 
 def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(config):
     with pytest.raises(FloatingPointError, match=r"at step \d+ with learning rate .*--lr") as error:
-        train(dataclasses.replace(config, lr=1e30, warmup_steps=0))
+        train(dataclasses.replace(config, lr=1e30, warmup_steps=0, log_every=1))
     assert "\n" not in str(error.value)
+    logged = len(losses(config.out))
+    assert f"at step {logged + 1} " in str(error.value)  # the next of metrics.jsonl
 
 
 def test_the_optimizer_has_the_settings_of_the_config():
@@ -347,7 +349,7 @@ def test_folders_and_data_are_checked_before_training(config, tmp_path):
     train(config)
     with pytest.raises(ValueError, match="holds a run"):
         train(config)
-    with pytest.raises(ValueError, match="lr differ"):
+    with pytest.raises(ValueError, match="another lr"):
         train(dataclasses.replace(config, lr=1.0, resume=True))
 
 

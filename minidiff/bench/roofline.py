@@ -144,20 +144,26 @@ def roofline(results):
     data = {"notes": " ".join(NOTES.split()), "files": read, "card": gpu,
             "flops_and_bytes_per_s": [PEAK, bandwidth], "groups": GROUPS, "steps": [],
             "rows": []}  # fmt: skip
-    for size, profile in steps["profile"].items():
-        softmax = None
-        for way, row in ways(steps, size).items():
-            where = {"size": size, "way": way}
-            facts, rows = step(size, way, profile[row["variant"]], row["ms"], bandwidth)
-            softmax = softmax or facts  # the first way
-            if WAYS[way] == "diff_v2":
-                longest = softmax["step_ms"] / SPEED[size]
-                facts["over_softmax_ms"] = rounded(facts["step_ms"] - longest, 3)
-            for what in ("step", "kernels", "roof"):
-                ratio = softmax[f"{what}_ms"] / facts[f"{what}_ms"]
-                facts[f"vs_softmax_1.5h_{what}"] = rounded(ratio, 4)
-            data["steps"].append(where | facts)
-            data["rows"] += [where | row for row in rows]
+    try:
+        found = [(size, way, profile[row["variant"]], row["ms"])
+                 for size, profile in steps["profile"].items()
+                 for way, row in ways(steps, size).items()]  # fmt: skip
+    except KeyError as lacking:
+        fix = "measure it by bench train --profile, as measure.sh pair_bench does"
+        raise ValueError(f"{STEPS}: no {lacking} in it: {fix}") from None
+    softmax = None  # the first way of each size
+    for size, way, lines, ms in found:
+        where = {"size": size, "way": way}
+        facts, rows = step(size, way, lines, ms, bandwidth)
+        softmax = facts if way == "softmax 1.5h" else softmax
+        if WAYS[way] == "diff_v2":
+            longest = softmax["step_ms"] / SPEED[size]
+            facts["over_softmax_ms"] = rounded(facts["step_ms"] - longest, 3)
+        for what in ("step", "kernels", "roof"):
+            ratio = softmax[f"{what}_ms"] / facts[f"{what}_ms"]
+            facts[f"vs_softmax_1.5h_{what}"] = rounded(ratio, 4)
+        data["steps"].append(where | facts)
+        data["rows"] += [where | row for row in rows]
     return data
 
 

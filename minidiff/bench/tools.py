@@ -119,7 +119,7 @@ def in_own_processes(module, requests, time_limit_s):
             child, following = following, start() if i < len(requests) else None
             timer = threading.Timer(time_limit_s, child.kill)
             timer.start()
-            with child:
+            with contextlib.suppress(BrokenPipeError), child:  # it died while it waited
                 try:
                     print(json.dumps(request), file=child.stdin, flush=True)
                     for line in child.stdout:
@@ -162,6 +162,10 @@ class Report:
     """
 
     def __init__(self, config, device, columns, notes):
+        for name in ("rounds", "repeats", "lengths", "memory_lengths", "batches", "contexts"):
+            values = getattr(config, name, 1)
+            if min(values if isinstance(values, tuple) else (values,), default=1) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
         self.path = Path(config.out)
         self.columns = [(name, int(width)) for name, width in (c.split(":") for c in columns)]
         if self.path.exists() and not {"machine", "config", "rows"} <= {
@@ -179,10 +183,6 @@ class Report:
             "notes": " ".join(notes.split()),
             "rows": [],
         }
-        for name in ("rounds", "repeats", "lengths", "memory_lengths", "batches", "contexts"):
-            values = getattr(config, name, 1)
-            if min(values if isinstance(values, tuple) else (values,), default=1) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
         print(*(f"{name:>{width}}" for name, width in self.columns))
 
     def add(self, row):

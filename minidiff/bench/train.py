@@ -81,6 +81,8 @@ def train(config=None):
         why = "operations are counted for dense attention and one MLP alone; leave it out"
         raise ValueError(f"variant {other[0]!r}: {why}")
     tools.check_names("compile", [config.compile], ["blocks", "model", "none"])
+    if config.steps < 1:
+        raise ValueError("--steps must be at least 1")
     device = pick_device(config.device)
     columns = ("size:9 variant:12 backend:7 compile:7 ms:8 tokens_per_s:12 tflops:7 mfu:6 "
                "peak_gb:7 vs_softmax_1.5h:15 vs_one_by_one:13 vs_published:12")  # fmt: skip

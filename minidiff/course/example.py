@@ -24,7 +24,6 @@ W = A1 - LAM * A2  # (3,): 0, 3/8, 1/8
 VALUES = torch.tensor(
     [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1]], dtype=torch.float64
 )  # (3, 4): of A, B, C
-CONTEXT_1 = A1 @ VALUES  # (4,): what softmax alone gives: 1, 0, 1/2, -1/2
 CONTEXT = W @ VALUES  # (4,): what DIFF V2 gives: 1/2, -1/4, 1/4, -1/2
 
 # What notebooks 03 and 04 show to the trained models, and what 03 tests a guess on.

@@ -262,7 +262,7 @@ def pair_table(found, metric="val_loss"):
         for row in found
         if row["metric"] == metric
     ]
-    return "\n".join(lines if len(lines) > 1 else ["one seed: no interval, so no comparison"])
+    return "\n".join(lines if len(lines) > 1 else ["no two variants share two seeds: no interval"])
 
 
 def opposed_heads(model):

@@ -21,7 +21,8 @@ import tyro
 
 from minidiff.data import open_data
 from minidiff.devices import pick_device
-from minidiff.files import read_json, replace_text
+from minidiff.files import new_file, read_json, replace_text
+from minidiff.parsing import one_line_errors, one_line_refusals
 from minidiff.runs import load_run
 from minidiff.study.compare import interval
 from minidiff.study.retrieval import induction, longer, losses_by_position, recall, retrieval
@@ -55,8 +56,12 @@ def differences(rows):
     Returns:
         dicts with variant, other, metric, seeds, differences; and mean, low, high (Student's t,
         95%) where two seeds or more have both.
+    Raises:
+        ValueError: two rows of one variant and seed, as of two learning rates.
     """
     runs = {(row["variant"], row["seed"]): row for row in rows}
+    if len(runs) < len(rows):
+        raise ValueError("two runs of one variant and seed: give one rate at a time")
     names = list(dict.fromkeys(row["variant"] for row in rows))
     found = []
     for one, other in itertools.combinations(names, 2):
@@ -92,7 +97,7 @@ class LongContext:
     """Recall, loss by position and induction of trained models, and their differences by seed."""
 
     folders: tyro.conf.Positional[tuple[Path, ...]]  # of runs; a name begins with its variant
-    out: Path = Path("runs/retrieval.json")  # grows model by model
+    out: Path = Path("runs/retrieval.json")  # a new file, which grows model by model
     data: str = "python"  # validation text, as for training
     windows: int = 64  # of it, twice as long as block_size
     prompts: int = 256  # of each number of lines; beyond the trained context a quarter
@@ -100,12 +105,23 @@ class LongContext:
     seed: int = 0  # of the prompts
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
 
+    def __post_init__(self):
+        for name in ("windows", "prompts", "sequences"):  # of one alone there is no error
+            if getattr(self, name) < 2:
+                raise ValueError(f"--{name} {getattr(self, name)}: give at least 2")
+
     def run(self):
         """Measure and write; returns what the file holds."""
         if not self.folders:
             raise ValueError("give the run folders to measure")
+        with new_file(self.out):
+            return self._run()
+
+    def _run(self):
         device = pick_device(self.device)
         models = [load_run(folder) for folder in self.folders]  # a wrong folder ends it here
+        abouts = [self._about(folder) for folder in self.folders]
+        differences(abouts)  # refuses two rates
         T, vocab_size = models[0].config.block_size, models[0].config.vocab_size
         if any((m.config.block_size, m.config.vocab_size) != (T, vocab_size) for m in models):
             raise ValueError("these models have other contexts or tokens: measure them apart")
@@ -124,12 +140,13 @@ class LongContext:
             "differences": [],
             "rows": [],
         }
-        for folder, model in zip(self.folders, models, strict=True):
-            settings = read_json(folder / "config.json", "give a run folder")
-            about = {"run": folder.name, "variant": folder.name.split("-")[0]}
-            about |= {"seed": settings.get("seed", 0)}
+        for about, model in zip(abouts, models, strict=True):
             self._add(about | self._measured(model.to(device), text))
         return self.found
+
+    def _about(self, folder):
+        seed = read_json(folder / "config.json", "give a run folder").get("seed", 0)
+        return {"run": folder.name, "variant": folder.name.split("-")[0], "seed": seed}
 
     def _measured(self, model, text):
         few = {"prompts": max(2, self.prompts // 4), "sequences": max(2, self.sequences // 4)}
@@ -141,17 +158,16 @@ class LongContext:
     def _add(self, row):
         self.found["rows"].append(row)
         self.found["differences"] = differences(self.found["rows"])
-        self.out.parent.mkdir(parents=True, exist_ok=True)
         replace_text(self.out, one_a_line(self.found))
         print(row["run"], flush=True)
 
 
 def main(arguments=None):
-    """The command line; a run that cannot be measured ends it with one line."""
-    try:
-        tyro.cli(LongContext, args=arguments).run()
-    except ValueError as error:
-        sys.exit(f"long_context: {error}")
+    """The command line; what cannot be measured ends it with one line."""
+    with one_line_errors():
+        with one_line_refusals():
+            study = tyro.cli(LongContext, args=arguments)
+        study.run()
 
 
 if __name__ == "__main__":

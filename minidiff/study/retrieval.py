@@ -127,10 +127,14 @@ def recall_prompts(n_lines, prompts, seed=0):
 
 
 def _distinct(prompts, n, rng):
-    """Names (prompts, n, 4): n of the 26^4 for each prompt, drawn again until none repeats."""
-    number = torch.randint(26**4, (prompts, n), generator=rng)
-    while (again := (number.sort(1).values.diff(dim=1) == 0).any(1)).any():
-        number[again] = torch.randint(26**4, (int(again.sum()), n), generator=rng)
+    """Names (prompts, n, 4): n of the 26^4 for each prompt, none of them twice."""
+    if n > 1024:  # some pair of so many nearly always repeats
+        rows = [torch.randperm(26**4, generator=rng)[:n] for _ in range(prompts)]
+        number = torch.stack(rows)
+    else:  # draw a prompt's names again until none repeats
+        number = torch.randint(26**4, (prompts, n), generator=rng)
+        while (again := (number.sort(1).values.diff(dim=1) == 0).any(1)).any():
+            number[again] = torch.randint(26**4, (int(again.sum()), n), generator=rng)
     return number.unsqueeze(-1) // 26 ** torch.arange(4) % 26 + LETTERS[0]
 
 

@@ -19,9 +19,10 @@ import torch
 import tyro
 
 from minidiff.data import open_data
+from minidiff.files import new_file, replace_text
 from minidiff.model import GPT
 from minidiff.parsing import one_line_errors, one_line_refusals
-from minidiff.runs import load_run, replace_file
+from minidiff.runs import load_run
 from minidiff.study.retrieval import predictions, retrieval
 from minidiff.train import pick_device
 from minidiff.variants.sparse import SHARES, TILE, choose_blocks, tiles_of, visible
@@ -110,15 +111,25 @@ class Study:
     """Every way to choose, on trained models: what it keeps, its loss, what it can recall."""
 
     folders: tyro.conf.Positional[tuple[Path, ...]]  # of runs with DIFF V2 or softmax
-    out: Path = Path("runs/sparsity.json")  # grows row by row; dense models have a row, too
+    out: Path = Path("runs/sparsity.json")  # a new file: a row for each choice and dense model
     data: str = "python"  # validation text, as for training
     windows: int = 32  # of it, block_size long
     budgets: tuple[tuple[int, int], ...] = ((32, 4), (32, 8), (128, 2))  # block, top_k
     prompts: int = 512  # of each recall task; 0 leaves retrieval out
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda
 
+    def __post_init__(self):
+        if self.windows < 2:  # of one alone there is no error
+            raise ValueError(f"--windows {self.windows}: give at least 2")
+        if self.prompts < 2 and self.prompts != 0:
+            raise ValueError(f"--prompts {self.prompts}: give at least 2, or 0 for none")
+
     def run(self):
         """Measure and write; returns what the file holds."""
+        with new_file(self.out):
+            return self._run()
+
+    def _run(self):
         device = pick_device(self.device)
         self.found = {
             "command": shlex.join(["python", *sys.orig_argv[1:]]),
@@ -150,8 +161,7 @@ class Study:
         self.found["rows"].append(row)
         print(json.dumps(row), flush=True)
         text = json.dumps(self.found, indent=1) + "\n"
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.out, lambda path: path.write_text(text, encoding="utf-8"))
+        replace_text(self.out, text)
 
 
 if __name__ == "__main__":

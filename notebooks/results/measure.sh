@@ -143,12 +143,14 @@ print(steps('$name', 1000, '$out'))")
     ops | train | decode) $python -m minidiff bench "$part" --out "$out/bench_$part.json" ;;
     first_token) OUT="$out" $python notebooks/results/measure_first_token.py ;;
     context) $python -m minidiff.bench.context --out "$out/bench_context.json" ;;
-    sparsity)
+    sparsity)  # this and retrieval take minutes: all of it anew
+      rm -f "$out/sparsity.json"
       # shellcheck disable=SC2086  # RUNS is a list of folders
       $python -m minidiff.study.sparsity \
         ${RUNS:-notebooks/checkpoints/diff_v2 notebooks/checkpoints/softmax_1.5h} \
         --out "$out/sparsity.json" ;;
     retrieval)
+      rm -f "$out/retrieval_pair.json"
       # shellcheck disable=SC2086  # RUNS is a list of folders
       $python -m minidiff.study.long_context ${RUNS:-$work/pair/*-seed*} \
         --out "$out/retrieval_pair.json" ;;
