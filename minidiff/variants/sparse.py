@@ -12,8 +12,8 @@ can do only at keys that both see. So ``share`` says who chooses:
     a1       the first head of a pair for both
     group    all query heads of one key/value head together, as in NSA: one set of keys to load
 
-Whether a model that is trained so needs it is open: at 25M, three seeds, loss with "pair" minus loss
-with "head" is +0.010 [-0.003, +0.022] nats a byte (notebook 09). "pair" has fewer keys to load.
+Whether a model that is trained so needs it is open: at 25M, three seeds, the loss with "pair" minus
+that with "head" is +0.010 [-0.003, +0.022] nats a byte (notebook 09). "pair" loads fewer keys.
 
 The choice is made for every single query: one for a tile of queries, by their mean, would let a
 query's keys depend on later tokens. It has no gradient.
