@@ -38,7 +38,7 @@ _TABLE = {  # name: (its heads for each head of DIFF V2, description)
     "gated_headwise": (1.5, "softmax with one sigmoid gate for each head"),
     "sparse_softmax": (1.5, "softmax over chosen blocks of keys, a choice for each head (MoBA)"),
     "sparse_pair": (1, "V2 over chosen blocks, one choice for the two heads of a pair"),
-    "sparse_head": (1, "V2 over chosen blocks, each head of a pair with its own: the mistake"),
+    "sparse_head": (1, "V2 over chosen blocks, one choice for each head of a pair"),
     "sparse_a1": (1, "V2 over chosen blocks, the first head of a pair chooses for both"),
     "sparse_group": (1, "V2 over chosen blocks, one choice for all heads that share keys"),
     "yoco_softmax": (1.5, "YOCO with softmax: windows below, one pair of keys and values above"),
