@@ -265,7 +265,7 @@ CLAIMS = (
         notebook=ABLATIONS, command="measure.sh start",
     ),
     Claim(
-        "Q10", "lower loss than V1, each at the best rate with three seeds, 2000 steps",
+        "Q10", "lower loss than V1 after 2000 steps, each at its best rate (of V1 one was run)",
         "this project",
         Pairs("val_loss", other="diff_v1", rate="own", files="evidence_25m_v1*"),
         (Pairs("val_loss", other="diff_v1_no_norm", rate="own", files="evidence_25m_v1*"),
@@ -281,7 +281,7 @@ CLAIMS = (
         notebook="12_long_context", command="measure.sh long",
     ),
     Claim(
-        "Q12", "the same run again gives the same loss, to 0.001 nats a byte", "this project",
-        Repeats(MAIN), command="measure.sh noise",
+        "Q12", "the same seed again (on another card) gives the same loss, to 0.001 nats a byte",
+        "this project", Repeats(MAIN), command="measure.sh noise",
     ),
 )  # fmt: skip
