@@ -200,7 +200,7 @@ CONVERTED = {  # by the rules below -> words that it may have
     "06_fast_paths": 3000,
     "07_how_to_compare": 3000,
     "08_ablations_v1_cures": 3000,
-    "09_sparse_attention": 1800,
+    "09_sparse_attention": 1500,
     "10_yoco": 1500,
     "11_moe": 1500,
     "12_long_context": 1500,

@@ -69,7 +69,6 @@ from minidiff.course.checks_08 import (
 from minidiff.course.checks_09 import (
     block_costs,
     causal_choices,
-    heard,
     quest_score,
     split_pair,
 )
@@ -107,7 +106,7 @@ __all__ += ["training_steps", "units", "windows"]
 __all__ += ["foretold", "intensity", "merge", "shared_backward", "step_cost"]  # 06
 __all__ += ["best_difference", "equal_time", "interval_of_three", "power", "sign_test"]  # 07
 __all__ += ["bounded_lambda", "cure_verdicts", "head_order", "norm_jacobian", "pairing"]  # 08
-__all__ += ["block_costs", "causal_choices", "heard", "quest_score", "split_pair"]  # 09
+__all__ += ["block_costs", "causal_choices", "quest_score", "split_pair"]  # 09
 __all__ += ["cache_sizes", "prefill_pairs", "reach", "step_reads", "window_mask"]  # 10
 __all__ += ["balance_gradient", "depends_on_experts", "outside_experts", "two_experts"]  # 11
 __all__ += ["alike", "cancelled", "more_prompts", "needle_gap", "quieter"]  # 12

@@ -9,8 +9,7 @@ from minidiff.course.checks import call, checks, close, expect, number, numbers
 BLOCK, TOP_K, TOKENS = 64, 16, 65536  # exercise 1
 A1, A2, LAM = (0.4, 0.2, 0.2, 0.2), (0.2, 0.4, 0.2, 0.2), 0.5  # exercise 2
 SKIPPED = 2, 0  # the key that head 1 skips, and head 2
-SCORES = (6, 4, 0), (0, 4, 5)  # exercise 4
-TILE = 4  # exercise 5, in the small text on which the choices are tried
+TILE = 4  # exercise 4, in the small text on which the choices are tried
 
 
 @checks
@@ -83,25 +82,8 @@ def quest_score(function):
 
 
 @checks
-def heard(by_sum, by_larger, served):
-    """Exercise 4: the block of the largest sum of scores, of the largest score, and its head."""
-    by_sum, by_larger = number(by_sum, "by_sum"), number(by_larger, "by_larger")
-    served, scores = number(served, "served"), torch.tensor(SCORES)
-    expect(max(by_sum, by_larger) < scores.shape[1], "The blocks are counted from zero.")
-    alone = scores.argmax(1).tolist()
-    expect(by_sum not in alone, "By the sum: add the two scores of each block.")
-    expect(by_sum == scores.sum(0).argmax(), "By the sum: there is no such block.")
-    expect(by_larger == scores.amax(0).argmax(), "By the larger: which single score is highest?")
-    expect(served in (1, 2), "There is no such head.")
-    expect(alone[int(served) - 1] == by_larger, "Which head would take that block alone?")
-    return (
-        "The sum can take what no head would. The larger score serves the head with larger scores."
-    )
-
-
-@checks
 def causal_choices(letters):
-    """Exercise 5: the letters of the choices that depend on nothing later, as "AB"."""
+    """Exercise 4: the letters of the choices that depend on nothing later, as "AB"."""
     expect(isinstance(letters, str), 'Give the letters as a text, such as "AB".')
     chosen = set(letters.upper()) - set(" ,")
     expect(chosen <= set(CHOICES), f"There are the choices {', '.join(CHOICES)}.")
@@ -115,7 +97,7 @@ def causal_choices(letters):
 
 
 def _tiles(q):
-    return q.unflatten(0, (-1, TILE))  # (tiles, TILE, heads, d)
+    return q.unflatten(0, (-1, TILE))  # (tiles, TILE, d)
 
 
 def _scores(chooser, k):
@@ -127,15 +109,14 @@ def _scores(chooser, k):
 
 def _among_long(q, k):
     length = k.unflatten(0, (-1, TILE)).mean(1).norm(dim=1)
-    return _scores(q[:, 0], k) * (length > length.mean())
+    return _scores(q, k) * (length > length.mean())
 
 
-CHOICES = {  # exercise 5: q (T, heads, d) and k (T, d) -> the scores by which blocks are chosen
-    "A": lambda q, k: _scores(q[:, 0].cumsum(0) / torch.arange(1, len(q) + 1)[:, None], k),
-    "B": lambda q, k: _scores(_tiles(q).mean(1).repeat_interleave(TILE, 0)[:, 0], k),
-    "C": lambda q, k: _scores(q.sum(1), k),
-    "D": lambda q, k: _scores(_tiles(q)[:, 0].repeat_interleave(TILE, 0)[:, 0], k),
-    "E": _among_long,
+CHOICES = {  # exercise 4: q and k (T, d) -> the scores by which blocks are chosen
+    "A": lambda q, k: _scores(q.cumsum(0) / torch.arange(1, len(q) + 1)[:, None], k),
+    "B": lambda q, k: _scores(_tiles(q).mean(1).repeat_interleave(TILE, 0), k),
+    "C": lambda q, k: _scores(_tiles(q)[:, 0].repeat_interleave(TILE, 0), k),
+    "D": _among_long,
 }
 
 
@@ -143,7 +124,7 @@ CHOICES = {  # exercise 5: q (T, heads, d) and k (T, d) -> the scores by which b
 def _looks_ahead(letter):
     """Whether another last token changes by what an earlier query chooses: tried out."""
     g = torch.Generator().manual_seed(0)
-    q, k = torch.randn(16, 2, 3, generator=g).double(), torch.randn(16, 3, generator=g).double()
+    q, k = torch.randn(2, 16, 3, generator=g).double()
     before = CHOICES[letter](q, k)[:-1]
     q[-1], k[-1] = 50, 50
     return not close(before, CHOICES[letter](q, k)[:-1])
