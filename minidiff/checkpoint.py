@@ -99,7 +99,8 @@ class Run:
         """What an old run left is gone, its settings last."""
         if not (self.config.overwrite or self.config.resume):
             refuse_to_overwrite(self.folder)  # another process may have been faster
-        old = [self.folder / name for name in (*WEIGHTS, *MADE)]  # or beside new settings
+        # or weights of the old run would lie beside the settings of the new one
+        old = [self.folder / name for name in (*WEIGHTS, *MADE)]
         for path in (*old, *self.folder.glob("events.out.tfevents.*")):
             path.unlink(missing_ok=True)
         replace_text(self.metrics, "")

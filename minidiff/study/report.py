@@ -16,7 +16,8 @@ from minidiff.study.findings import joint_confidence, verdict
 BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
 INTRODUCTION = "Lower loss than softmax of equal size? Nats a byte{}:\n"
 SIDES = {"for": "yes", "open": "undecided", "against": "no"}
-FIGURE = "![Loss against learning rate; the gap over training](notebooks/results/worth_it.png)"
+SHOWN = "Loss against learning rate; the gap over training; what is held equal"
+FIGURE = f"![{SHOWN}](notebooks/results/worth_it.png)"
 ANSWERS = {
     "supported": "yes",
     "mixed": "yes and no",
