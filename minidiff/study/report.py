@@ -16,8 +16,8 @@ from minidiff.study.findings import joint_confidence, verdict
 BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
 INTRODUCTION = "Lower loss than softmax of equal size? Nats a byte{}:\n"
 SIDES = {"for": "yes", "open": "undecided", "against": "no"}
-SHOWN = "Loss against learning rate; the gap over training; what is held equal"
-FIGURE = f"![{SHOWN}](notebooks/results/worth_it.png)"
+IN_FIGURE = "Loss against learning rate; the gap over training; what is held equal"
+FIGURE = f"![{IN_FIGURE}](notebooks/results/worth_it.png)"
 ANSWERS = {
     "supported": "yes",
     "mixed": "yes and no",
