@@ -30,7 +30,7 @@ from minidiff.interrupt import patient_terminal
 from minidiff.limits import check_training
 from minidiff.model import GPTConfig
 from minidiff.parsing import one_line_errors, one_line_refusals
-from minidiff.runs import can_resume, read_metrics
+from minidiff.runs import SAMPLE, can_resume, read_metrics
 from minidiff.study.claims import claims
 from minidiff.study.compare import Compare
 from minidiff.study.evidence import RESULTS, Evidence
@@ -81,7 +81,7 @@ class Train:
                         for prompt in PROMPTS
                         if len(prompt) < shape.block_size
                     ]
-                    replace_text(out / name / "sample.txt", "\n\n-----\n".join(said) + "\n")
+                    replace_text(out / name / SAMPLE, "\n\n-----\n".join(said) + "\n")
             if main:
                 self._report(out, text)
 
@@ -116,7 +116,7 @@ class Train:
             best = f" (best {min(losses):.4f})" if min(losses) < losses[-1] else ""
             print(f"{name:14s} validation loss {losses[-1]:.4f}{best} {unit}: {out / name}")
         if text:
-            said = read_text(out / self.variants[0] / "sample.txt", "").split("\n-----\n")[0]
+            said = read_text(out / self.variants[0] / SAMPLE, "").split("\n-----\n")[0]
             print(printable(said) if sys.stdout.isatty() else said)
         print(f"\nfigure: {out / 'compare.png'}")
 

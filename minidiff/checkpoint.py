@@ -15,6 +15,7 @@ from minidiff.files import alone, open_weights, read_text, replace_file, replace
 from minidiff.runs import (
     BEST,
     CHECKPOINT,
+    MADE,
     MODEL,
     WEIGHTS,
     checked_tensors,
@@ -26,7 +27,6 @@ from minidiff.runs import (
 log = logging.getLogger("minidiff")
 
 NOT_KEPT = ("resume", "overwrite", "out", "device")  # of a call, and not of the run
-MADE = ("sample.txt", "model.onnx", "published.safetensors")  # from the weights, beside them
 MAY_CHANGE = ("data", "init_from", "log_every", "save_every", "compile", "backend", "steps",
               "tensorboard")  # fmt: skip
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from minidiff.files import replace_file
 from minidiff.model import GPT
-from minidiff.runs import load_run
+from minidiff.runs import ONNX, PUBLISHED, load_run
 
 LARGEST = 2**31  # bytes of an ONNX file
 
@@ -39,7 +39,7 @@ class Export:
 
     def run(self):
         """Write the file and say where it is."""
-        name = {"onnx": "model.onnx", "published": "published.safetensors"}[self.to]
+        name = {"onnx": ONNX, "published": PUBLISHED}[self.to]
         path = self.out or self.folder / name
         if path.exists():
             raise ValueError(f"{path}: there already; remove it, or give another --out")

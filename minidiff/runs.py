@@ -6,6 +6,7 @@
     model.safetensors        the weights
     best.safetensors         those of the lowest validation loss
     checkpoint.safetensors   weights and AdamW's state, for --resume
+    sample.txt, model.onnx, published.safetensors    made from the weights, by train and export
 
 checkpoint.py writes them. Nothing is pickled, so nothing that is loaded can run code; whatever is
 damaged, or of another tool, is said in one line.
@@ -25,6 +26,7 @@ from minidiff.model import GPT, GPTConfig
 CHECKPOINT, MODEL, BEST = WEIGHTS = tuple(
     f"{name}.safetensors" for name in ("checkpoint", "model", "best")
 )
+SAMPLE, ONNX, PUBLISHED = MADE = "sample.txt", "model.onnx", "published.safetensors"
 
 
 def refuse_to_overwrite(folder):

@@ -113,7 +113,7 @@ def test_the_gap_at_every_step_is_the_paired_interval_of_scipy():
     (study,) = Evidence().studies("evidence_25m")
     pairs = study.pairs("diff_v2", "softmax_1.5h", 1e-3)
     gap = gap_over_training(pairs)
-    assert len(pairs) >= 6 and [row[0] for row in gap] == [250, 500, 750, 1000]
+    assert len(pairs) == 12 and [row[0] for row in gap] == [250, 500, 750, 1000]
     for i, (_, mean, low, high) in enumerate(gap):
         curves = [[row["val_curve"][i][1] for row in both] for both in pairs]
         test = stats.ttest_rel(*zip(*curves, strict=True))
