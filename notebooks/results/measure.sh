@@ -9,15 +9,16 @@
 #   best       the same, and the variants that "variants" lacks, at 1e-3, the best rate for DIFF V2
 #   lr         the main pair, and V1 at one of them, at other learning rates
 #   more_lr    the main pair at rates between those, at some with three more seeds
-#   long       softmax (1.5h heads) and DIFF V2 for 4000 steps at 1e-3, three seeds, with recall; at 7e-4 one
+#   long       softmax (1.5h heads) and DIFF V2 for 4000 steps at 1e-3, at 7e-4
+#              too, three seeds each, with recall
 #   start      DIFF V2 with other starts of its outputs and of lambda, and without decay of W_lambda; softmax
 #              with outputs that start as small as those of DIFF V2
 #   noise      two seeds of the main pair at 1e-3, run again
 #   more_seeds six new seeds of the main pair at 1e-3, with recall
 #   t4096      the main pair at 1e-3 on texts of 4096 tokens, as many tokens a step, with recall
-#   prose      the main pair at 1e-3, three seeds, on English prose: the folder PROSE, by make_prose.py
+#   prose      the main pair at 1e-3, nine seeds, on English prose: the folder PROSE, by make_prose.py
 #   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds
-#   big        the main pair with 102M parameters, 1000 steps at 7e-4, three seeds
+#   big        the main pair with 102M parameters, 1000 steps at 7e-4, six seeds
 #   more_steps softmax (1.5h heads) for as long as DIFF V2 takes where softmax has flash-attn 4, and where
 #              both have cuDNN alone (bench_pair_flash4, bench_pair: 1000 steps of DIFF V2)
 #   rates      short runs at larger and larger learning rates, three seeds
@@ -33,7 +34,7 @@
 #   context    YOCO's prefill, decoding step and cache, attention over blocks, at 8k to 512k tokens
 #   sparsity   what each choice of blocks keeps of the models in RUNS (the shipped pair)
 #   retrieval  recall, loss by position and induction of the models in RUNS (those that pair keeps)
-#   sparse, yoco, moe   models trained so at 25M, three seeds; to be compared with lr's at 1e-3
+#   sparse, yoco, moe   models trained so at 25M, three to six seeds; to be compared with lr's at 1e-3
 # The files go to runs/results, or to OUT, the runs to a folder of yours under TMPDIR, or to WORK; a run
 # that is in its file is not run again, so that a part that was cut off goes on where it stopped.
 # `python -m minidiff claims --measure --results runs/results` prints the claims from them (it needs
@@ -86,7 +87,7 @@ for part in "$@"; do
       recall() { compare --steps 4000 --probe-windows 64 --retrieval-prompts 256 "$@" \
         --results "$out/evidence_25m_long4000.json"; }
       recall --lrs 1e-3 --seeds 0 1 2
-      recall --lrs 7e-4 --seeds 0 ;;
+      recall --lrs 7e-4 --seeds 0 1 2 ;;
     start)
       compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --results "$out/evidence_25m_start.json" \
         --variants diff_v2_doubled softmax_1.5h_quiet diff_late_lambda diff_no_decay ;;
@@ -97,11 +98,11 @@ for part in "$@"; do
       compare --steps 1000 --lrs 1e-3 --seeds 6 7 8 9 10 11 --retrieval-prompts 256 \
         --results "$out/evidence_25m_more_seeds.json" ;;
     t4096)
-      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --block-size 4096 --batch-size 16 \
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 3 4 5 --block-size 4096 --batch-size 16 \
         --retrieval-prompts 256 --results "$out/evidence_25m_t4096.json" ;;
     prose)
       [ -d "${PROSE:-}" ] || { echo "error: give PROSE=FOLDER, made by make_prose.py" >&2; exit 2; }
-      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --data "$PROSE" \
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 3 4 5 6 7 8 --data "$PROSE" \
         --out "$work/prose" --results "$out/evidence_25m_prose.json" ;;
     v1)
       longer() { compare --steps 2000 --results "$out/evidence_25m_v1_2000.json" "$@"; }
@@ -109,7 +110,7 @@ for part in "$@"; do
       longer --lrs 3e-4 --seeds 0 1 2 --variants diff_v1 diff_v1_no_norm
       longer --lrs 1e-4 --seeds 0 --variants diff_v1 diff_v1_no_norm ;;
     big)
-      compare --steps 1000 --lrs 7e-4 --seeds 0 1 2 --n-layer 15 --n-embd 768 --n-head 12 \
+      compare --steps 1000 --lrs 7e-4 --seeds 0 1 2 3 4 5 --n-layer 15 --n-embd 768 --n-head 12 \
         --n-kv-head 3 --results "$out/evidence_100m.json" ;;
     small)
       compare --steps 1500 --batch-size 32 --data stdlib --results "$out/evidence_25m_small_data.json" ;;
@@ -117,11 +118,11 @@ for part in "$@"; do
       for name in softmax_1.5h softmax_h; do  # pair_bench must have been run, by the same code
         steps=$($python -c "from minidiff.study.measure import steps_in_equal_time as steps
 print(steps('$name', 1000, '$out'))")
-        compare --steps "$steps" --lrs 1e-3 --seeds 0 1 2 3 4 5 --variants "$name" \
+        compare --steps "$steps" --lrs 1e-3 --seeds 0 1 2 3 4 5 6 7 8 9 10 11 --variants "$name" \
           --results "$out/evidence_25m_equal_time_${name#softmax_}.json"
       done ;;
     more_steps)
-      timed() { compare --lrs 1e-3 --seeds 0 1 2 3 4 5 --variants softmax_1.5h "$@"; }
+      timed() { compare --lrs 1e-3 --seeds 0 1 2 3 4 5 6 7 8 9 10 11 --variants softmax_1.5h "$@"; }
       timed --steps 1087 --results "$out/evidence_25m_flash4_time.json"
       timed --steps 1169 --results "$out/evidence_25m_cudnn_time.json" ;;
     rates)
@@ -155,13 +156,15 @@ print(steps('$name', 1000, '$out'))")
       $python -m minidiff.study.long_context ${RUNS:-$work/pair/*-seed*} \
         --out "$out/retrieval_pair.json" ;;
     sparse)
-      compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_sparse.json" \
-        --variants sparse_softmax sparse_pair sparse_head ;;
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 3 4 5 --results "$out/evidence_25m_sparse.json" \
+        --variants sparse_softmax sparse_pair
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 --results "$out/evidence_25m_sparse.json" \
+        --variants sparse_head ;;
     yoco)
       compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_yoco.json" \
         --variants yoco_softmax yoco_diff_v2 ;;
     moe)
-      compare --steps 1000 --lrs 1e-3 --results "$out/evidence_25m_moe.json" \
+      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 3 4 5 --results "$out/evidence_25m_moe.json" \
         --variants moe_softmax moe_diff_v2 ;;
     *) echo "unknown part $part" >&2; exit 2 ;;
   esac
