@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+pytest.importorskip("IPython", reason="IPython is not installed here")
 from minidiff.course import curves
 
 
