@@ -1,8 +1,8 @@
 """The claims: what was published, and what a reader asks besides. One entry each.
 
 The primary checks were named on 2026-11-25, before the second round of runs and with the first one
-known; Q13 was added a day later, when its first runs were known. A claim that says two things has two
-entries. A new results file changes numbers and adds rows, and no line of this file.
+known; Q13 was added a day later, when its first runs were known. A claim that says two things has
+two entries. A new results file changes numbers and adds rows, and no line of this file.
 """
 
 import math
