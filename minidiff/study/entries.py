@@ -38,6 +38,11 @@ BLOG = "Microsoft 2026, blog"
 ABLATIONS = "08_ablations_v1_cures"  # the notebook
 
 
+def kernels_of(finding):
+    """With which kernels a difference in equal time was timed, where not those of EQUAL_TIME."""
+    return next((words for file, words in TIMED.items() if file in finding.made), None)
+
+
 def everywhere(metric, claimed=BELOW, one="diff_v2", other="softmax_1.5h"):
     """The same difference in every study and at every rate; spikes are counts: their signs."""
     return Pairs(metric, claimed, one, other, test="sign" if metric == "n_spikes" else "t")

@@ -2,7 +2,7 @@
 
 import math
 
-from minidiff.study.entries import ENGLISH, LONG, MAIN, TIMED
+from minidiff.study.entries import ENGLISH, LONG, MAIN, kernels_of
 from minidiff.study.evidence import gap_over_training
 
 PAIR = ("diff_v2", "softmax_1.5h")
@@ -28,8 +28,7 @@ def figures(judged, evidence):
     found = {each.claim.number: each for each in judged}
     fair = {"equal steps": found["3, 12"].primary, "equal time": found["Q2"].primary}
     for finding in found["Q2"].secondary if fair["equal time"] else ():
-        kernels = [words for file, words in TIMED.items() if file in finding.made]
-        fair[f"equal time,\n{kernels[0] if kernels else SMALLER}"] = finding
+        fair[f"equal time,\n{kernels_of(finding) or SMALLER}"] = finding
     fair = {label: (f.number, *f.interval()) for label, f in fair.items()
             if f and not math.isnan(f.interval()[0])}  # fmt: skip
     return {

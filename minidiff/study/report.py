@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minidiff.files import read_text, replace_text
 from minidiff.study.claims import by_holm, claims
-from minidiff.study.entries import TIMED
+from minidiff.study.entries import kernels_of
 from minidiff.study.evidence import RESULTS, SET_ASIDE, Evidence
 from minidiff.study.figures import LABELS, PAIR, figures, gaps_of, names
 from minidiff.study.findings import joint_confidence, verdict
@@ -110,8 +110,7 @@ def _other_rates(each, told="", word=""):
 
 def _other_kernels(each):
     """The answers in equal time by other kernels; "" where there is none."""
-    beside = {kernels: f for file, kernels in TIMED.items() for f in each.secondary
-              if each.primary and file in f.made}  # fmt: skip
+    beside = {kernels_of(f): f for f in each.secondary if each.primary and kernels_of(f)}
     said = "; ".join(f"{kernels}: **{SIDES[f.side()]}**" for kernels, f in beside.items())
     return f" ({said})" if said else ""
 
