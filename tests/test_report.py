@@ -89,7 +89,7 @@ def test_only_what_was_timed_beside_flash_attn_4_is_said_to_be(tmp_path):
         store(path, f"evidence_25m_{name}_time", rows, SETTINGS | {"steps": steps})
     text = report.readme_text(claims(path)).split("![")[0]
     assert text.count("flash-attn 4") == 1
-    assert "Same GPU time: **yes and no**, -0.019 [" in text
+    assert "same GPU time: **yes and no**, -0.019 [" in text
     assert "(flash-attn 4: **yes**; cuDNN for both: **no**)" in text
 
 
@@ -101,7 +101,7 @@ def test_the_answer_says_what_was_planted(tmp_path):
     assert "equal-size softmax (25M, 1000 steps)?" in text
     assert "Python, same steps: **yes and no**" in text  # it is lower at the large rate
     assert "English: **not tested**" in text
-    assert "Same GPU time: **not tested**, not run yet" in text
+    assert "same GPU time: **not tested**, not run yet" in text
     assert "Large rate, 0.006: **yes**, -0.300 [-0.325, -0.275]" in text
 
 

@@ -63,7 +63,8 @@ def test_losses_have_their_intervals_and_those_too_high_are_written():
             for mean, *span in rates.values():
                 drawn = mean < best + worth.CLOSE
                 assert math.isnan(span[0]) or all((y in ends) == drawn for y in span)
-    assert [text.get_text() for text in upper.texts] == ["at 6: DIFF V2 0.80, softmax 1.5h 1.10"]
+    (far,) = upper.texts
+    assert far.get_text() == "at 6 thousandths: DIFF V2 0.80, softmax 1.5h 1.10"
     assert [text.get_text() for text in lower.texts] == [""]
     ticks = [label.get_text() for label in lower.get_xticklabels()]
     assert ticks == ["0.5", "1", "2"]  # of both texts, which share the axis

@@ -96,7 +96,7 @@ def _losses(ax, losses):
         bars = np.nan_to_num([mean - low, high - mean])  # one seed: no interval
         look = {"label": label, "capsize": 5} | dotted_line(label)
         ax.errorbar(shift * np.array(list(close)), mean, bars, **look)
-    lines = (f"at {1000 * lr:g}: {', '.join(models)}" for lr, models in sorted(far.items()))
+    lines = (f"at {1000 * lr:g} thousandths: {', '.join(far[lr])}" for lr in sorted(far))
     ax.text(0.5, 0.97, "\n".join(lines), transform=ax.transAxes, ha="center", va="top", fontsize=13)
     ax.set_xscale("log")
     ax.minorticks_off()

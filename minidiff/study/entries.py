@@ -58,7 +58,7 @@ def ablation(number, says, one, metric="val_loss"):
     test = "sign" if metric == "n_spikes" else "t"
     return Claim(
         number, says, BLOG, Pairs(metric, ABOVE, one, "diff_v2", MAIN, "best", test),
-        (everywhere(metric, ABOVE, one, "diff_v2"),), notebook=ABLATIONS, command="measure.sh best",
+        (everywhere(metric, ABOVE, one, "diff_v2"),), ABLATIONS, "measure.sh lr best",
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def cure(number, says, one):
         number, says, "this project",
         Pairs("first_share_eff_max", BELOW, one, rate="best", files=MAIN),
         (everywhere("first_share_eff_max", BELOW, one), everywhere("val_loss", SHOWN, one)),
-        notebook="04_attention_sinks", command="measure.sh best",
+        notebook="04_attention_sinks", command="measure.sh lr best",
     )  # fmt: skip
 
 
@@ -144,7 +144,8 @@ CLAIMS = (
         Pairs("val_loss", files=MAIN, equal_time=EQUAL_TIME),
         (*(Pairs("val_loss", files=MAIN, equal_time=f"evidence_*{name}*") for name in TIMED),
          Pairs("val_loss", other="softmax_h", files=MAIN, equal_time=EQUAL_TIME)),
-        command="measure.sh equal_time", question="Lower loss, with GPU time fixed?",
+        command="measure.sh lr more_seeds equal_time more_steps",
+        question="Lower loss, with GPU time fixed?",
     ),
     Claim(
         "Q3", "the gain in loss lasts: the longest runs at 25M", "this project",
@@ -155,14 +156,14 @@ CLAIMS = (
     Claim(
         "Q4", "lower loss at the largest rate of the runs of 1000 steps", "this project",
         Pairs("val_loss", rate="largest", files=MAIN), (Pairs("val_loss", files=SHORT),),
-        command="measure.sh lr",
+        command="measure.sh lr more_lr",
     ),
     Claim(
         "4", "fewer gradient spikes at large learning rates", BLOG,
         Pairs("n_spikes", rate="large", test="sign", files=MAIN),
         (Pairs("n_spikes", rate="large", test="sign"), everywhere("n_spikes", SHOWN),
          Count("n_spikes"), *both_models("n_spikes")),
-        command="measure.sh lr", question="Fewer gradient spikes at large rates?",
+        command="measure.sh main lr more_lr", question="Fewer gradient spikes at large rates?",
     ),
     Claim(
         "5a", "smaller activation outliers", BLOG,
@@ -244,7 +245,7 @@ CLAIMS = (
         Runs("opposed_min", ABOVE, -0.9, "softmax_2h", MAIN),
         (Runs("opposed_min", ABOVE, -0.9, "softmax_2h_start"),
          Runs("opposed_min", ABOVE, -0.9, "softmax_1.5h")),
-        notebook=ABLATIONS, command="measure.sh variants",
+        notebook=ABLATIONS, command="measure.sh variants best",
     ),
     inside("15", "sparse attention", "sparse_pair", "sparse_softmax", "09_sparse_attention",
            everywhere("val_loss", SHOWN, "sparse_head", "sparse_softmax"),
@@ -268,10 +269,10 @@ CLAIMS = (
          everywhere("val_loss", SHOWN, "softmax_1.5h_quiet"),
          everywhere("val_loss", BELOW, "diff_late_lambda"),
          *(everywhere("val_loss", SHOWN, name, "diff_v2") for name in STARTS)),
-        notebook=ABLATIONS, command="measure.sh start",
+        notebook=ABLATIONS, command="measure.sh lr start",
     ),
     Claim(
-        "Q10", "lower loss than V1 after 2000 steps, each at its best rate with three seeds",
+        "Q10", "lower loss than V1 after 2000 steps, each at the one rate with three seeds",
         "this project",
         Pairs("val_loss", other="diff_v1", rate="own", files="evidence_25m_v1*"),
         (Pairs("val_loss", other="diff_v1_no_norm", rate="own", files="evidence_25m_v1*"),
@@ -288,6 +289,6 @@ CLAIMS = (
     ),
     Claim(
         "Q12", "the same seed again (on another card) gives the same loss, to 0.001 nats a byte",
-        "this project", Repeats(MAIN), command="measure.sh noise",
+        "this project", Repeats(MAIN), command="measure.sh lr noise",
     ),
 )  # fmt: skip
