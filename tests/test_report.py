@@ -88,7 +88,9 @@ def test_only_what_was_timed_beside_flash_attn_4_is_said_to_be(tmp_path):
         rows = [r for r in rows if r["variant"] == "softmax_1.5h"]
         store(path, f"evidence_25m_{name}_time", rows, SETTINGS | {"steps": steps})
     text = report.readme_text(claims(path)).split("![")[0]
-    assert text.count("flash-attn 4") == 1 and "with flash-attn 4 **yes**, -0.010 [" in text
+    assert text.count("flash-attn 4") == 1
+    assert "Same GPU time: **yes and no**, -0.019 [" in text
+    assert "(flash-attn 4: **yes**; cuDNN for both: **no**)" in text
 
 
 def test_the_answer_says_what_was_planted(tmp_path):
@@ -96,10 +98,11 @@ def test_the_answer_says_what_was_planted(tmp_path):
     for row in rows:
         row["val_loss"] += row["lr"]  # 0.006 is too large
     text = report.readme_text(claims(folder(tmp_path, evidence_25m=rows)))
-    assert "Nats a byte (25M, 1000 steps):" in text
-    assert "Same parameters, steps: **yes and no**" in text  # it is lower at the large rate
+    assert "equal-size softmax (25M, 1000 steps)?" in text
+    assert "Python, same steps: **yes and no**" in text  # it is lower at the large rate
+    assert "English: **not tested**" in text
     assert "Same GPU time: **not tested**, not run yet" in text
-    assert "too large (0.006): **yes**, -0.300 [-0.325, -0.275]" in text
+    assert "Large rate, 0.006: **yes**, -0.300 [-0.325, -0.275]" in text
 
 
 def test_the_readme_never_mixes_the_baselines_of_training_and_decoding():

@@ -1,12 +1,14 @@
 """The figure of the README, is DIFF V2 worth it; and the gap over training of all pairs of runs."""
 
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from minidiff.look.style import DASHED, DOT, clear_colour, dotted_line, styled
 
-CLOSE = 0.06  # nats: rates whose loss is within this of the lowest are shown again, larger
+CLOSE = 0.08  # nats: of rates whose loss is further from the lowest, the losses are written
 
 
 @styled
@@ -24,27 +26,48 @@ def training_gaps(gaps):
 
 
 @styled
+def gap_panels(studies):
+    """The gap over training: a panel for each study, a line for each learning rate.
+
+    Args:
+        studies: [(title, gaps)], gaps as for training_gaps.
+    """
+    across = 3
+    down = math.ceil(len(studies) / across)
+    fig, axes = plt.subplots(down, across, figsize=(24, 4.8 * down), sharey=True, squeeze=False)
+    for ax, (title, gaps) in zip(axes.flat, studies, strict=False):
+        _gaps(ax, gaps)
+        ax.set_title(title)
+        ax.legend(fontsize=13, title="rate (seeds)", loc="upper left", bbox_to_anchor=(1, 1))
+    for ax in axes.flat[len(studies) :]:
+        ax.remove()
+    for ax in axes[:, 1:].flat:
+        ax.set_ylabel("")
+    return fig
+
+
+@styled
 def worth_it(losses, gaps, fair=None):
     """Loss against learning rate; the gap over training; and, where it was run, equal time.
 
     Args:
-        losses: label of a model -> {learning rate: (mean, low, high)}, nats a byte.
+        losses: a text -> label of a model -> {learning rate: (mean, low, high)}, nats a byte:
+            one or two texts, one above the other.
         gaps: as for training_gaps. fair: label -> (mean, low, high) of the difference, such as
             {"equal steps": ..., "equal time": ...}; None leaves that part out.
     """
     parts = 3 if fair else 2
-    fig, axes = plt.subplots(1, parts, figsize=(8 * parts, 6.4))
-    _losses(axes[0], losses)
-    axes[0].set(xlabel="peak learning rate (thousandths)", ylabel="validation loss (nats/byte)")
-    axes[0].set_title("The learning rate decides")
-    axes[0].legend(loc="upper left", bbox_to_anchor=(0.1, 0.37))
-    best = min(mean for rates in losses.values() for mean, *_ in rates.values())
-    close = {
-        label: {lr: row for lr, row in rates.items() if row[0] < best + CLOSE}
-        for label, rates in losses.items()
-    }
-    if close != losses:
-        _losses(axes[0].inset_axes([0.1, 0.42, 0.53, 0.55]), close)
+    fig = plt.figure(figsize=(8 * parts, 7.6), layout="constrained")
+    left, *rest = fig.subfigures(1, parts)
+    upper = left.subplots(len(losses), sharex=True, squeeze=False)[:, 0]
+    ticks = set()
+    for ax, (text, models) in zip(upper, losses.items(), strict=True):
+        ticks |= _losses(ax, models)
+        ax.set(title=f"The learning rate decides: {text}", ylabel="loss (nats/byte)")
+    upper[-1].set_xticks(sorted(ticks), [f"{1000 * lr:g}" for lr in sorted(ticks)])
+    upper[-1].set_xlabel("peak learning rate (thousandths)")
+    upper[-1].legend(loc="lower left")
+    axes = [left, *(part.subplots() for part in rest)]
     _gaps(axes[1], gaps)
     axes[1].legend(fontsize=13, title="steps, rate, seeds")
     if fair:
@@ -61,17 +84,23 @@ def worth_it(losses, gaps, fair=None):
 
 
 def _losses(ax, losses):
-    """Draw mean and interval of each model at each rate."""
+    """Draw mean and interval of each model at each rate; write what lies too high. The rates."""
+    best = min(mean for rates in losses.values() for mean, *_ in rates.values())
     shifts = np.linspace(0.97, 1.03, len(losses))  # side by side: no interval hides another
+    far = {}
     for (label, rates), shift in zip(losses.items(), shifts, strict=True):
-        mean, low, high = np.array(list(rates.values())).T
+        close = {lr: row for lr, row in rates.items() if row[0] < best + CLOSE}
+        for lr in rates.keys() - close.keys():
+            far.setdefault(lr, []).append(f"{label} {rates[lr][0]:.2f}")
+        mean, low, high = np.array(list(close.values())).T
         bars = np.nan_to_num([mean - low, high - mean])  # one seed: no interval
         look = {"label": label, "capsize": 5} | dotted_line(label)
-        ax.errorbar(shift * np.array(list(rates)), mean, bars, **look)
-    ticks = sorted({lr for rates in losses.values() for lr in rates})
+        ax.errorbar(shift * np.array(list(close)), mean, bars, **look)
+    lines = (f"at {1000 * lr:g}: {', '.join(models)}" for lr, models in sorted(far.items()))
+    ax.text(0.5, 0.97, "\n".join(lines), transform=ax.transAxes, ha="center", va="top", fontsize=13)
     ax.set_xscale("log")
-    ax.set_xticks(ticks, [f"{1000 * lr:g}" for lr in ticks])
     ax.minorticks_off()
+    return {lr for rates in losses.values() for lr in rates} - far.keys()
 
 
 def _gaps(ax, gaps):

@@ -1,8 +1,8 @@
 """The claims: what was published, and what a reader asks besides. One entry each.
 
 The primary checks were named on 2026-11-25, before the second round of runs and with the first one
-known; Q13 was added a day later, when its runs were known. A claim that says two things has two
-entries. A new results file changes numbers and adds rows, and no line of this file.
+known; Q13 was added a day later, when its first runs were known. A claim that says two things has
+two entries. A new results file changes numbers and adds rows, and no line of this file.
 """
 
 import math
@@ -36,6 +36,11 @@ EQUAL_TIME = "evidence_*equal_time*"  # softmax for as many more steps as DIFF V
 TIMED = {"flash4_time": "flash-attn 4", "cudnn_time": "cuDNN for both"}  # the same, other kernels
 BLOG = "Microsoft 2026, blog"
 ABLATIONS = "08_ablations_v1_cures"  # the notebook
+
+
+def kernels_of(finding):
+    """With which kernels a difference in equal time was timed, where not those of EQUAL_TIME."""
+    return next((words for file, words in TIMED.items() if file in finding.made), None)
 
 
 def everywhere(metric, claimed=BELOW, one="diff_v2", other="softmax_1.5h"):
@@ -266,7 +271,7 @@ CLAIMS = (
         notebook=ABLATIONS, command="measure.sh start",
     ),
     Claim(
-        "Q10", "lower loss than V1 after 2000 steps, each at its best rate (of V1 one was run)",
+        "Q10", "lower loss than V1 after 2000 steps, each at its best rate (of V1 two were run)",
         "this project",
         Pairs("val_loss", other="diff_v1", rate="own", files="evidence_25m_v1*"),
         (Pairs("val_loss", other="diff_v1_no_norm", rate="own", files="evidence_25m_v1*"),

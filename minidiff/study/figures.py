@@ -2,10 +2,11 @@
 
 import math
 
-from minidiff.study.entries import LONG, MAIN, TIMED
+from minidiff.study.entries import ENGLISH, LONG, MAIN, kernels_of
 from minidiff.study.evidence import gap_over_training
 
 PAIR = ("diff_v2", "softmax_1.5h")
+SMALLER = "softmax h"  # as many output heads, fewer parameters
 LABELS = {"diff_v2": "DIFF V2", "softmax_1.5h": "softmax 1.5h"}
 
 
@@ -14,31 +15,42 @@ def figures(judged, evidence):
     from minidiff.look import worth  # matplotlib, which other commands do not need
 
     main = evidence.studies(MAIN)[0]
-    losses = {
-        LABELS[name]: {  # over the same seeds at each rate: some are harder
-            lr: main.mean(name, "val_loss", lr, main.shared_seeds(name)) for lr in main.rates(name)
-        }
-        for name in PAIR
-    }
+    texts = zip(("Python", "English"), (main, *evidence.studies(ENGLISH)[:1]), strict=False)
+    losses = {text: losses_of(study) for text, study in texts}
     chosen = [main, *(study for study in evidence.studies(LONG) if study is not main)]
     gaps = {
         label: [row for row in gap if row[0] >= 500]  # before, the seeds differ too much to be seen
         for label, gap in gaps_of(
-            chosen, lambda pairs: f"{pairs[0][0]['steps']}", most_seeds=True
+            chosen, lambda pairs: f"{pairs[0][0]['steps']}, ", most_seeds=True
         ).items()
         if not math.isnan(gap[-1][2])  # of one seed
     }
     found = {each.claim.number: each for each in judged}
     fair = {"equal steps": found["3, 12"].primary, "equal time": found["Q2"].primary}
-    for file, kernels in TIMED.items() if fair["equal time"] else ():
-        for finding in found["Q2"].secondary:
-            if file in finding.made:
-                fair[f"equal time,\n{kernels}"] = finding
+    for finding in found["Q2"].secondary if fair["equal time"] else ():
+        fair[f"equal time,\n{kernels_of(finding) or SMALLER}"] = finding
     fair = {label: (f.number, *f.interval()) for label, f in fair.items()
             if f and not math.isnan(f.interval()[0])}  # fmt: skip
     return {
         "worth_it": worth.worth_it(losses, gaps, fair if len(fair) > 1 else None),
-        "gap_over_training": worth.training_gaps(gaps_of(evidence.all)),
+        "gap_over_training": worth.gap_panels(
+            [
+                (title_of(study), gaps)
+                for study in evidence.all
+                if (gaps := gaps_of([study], lambda pairs: ""))
+            ]
+        ),
+    }
+
+
+def losses_of(study):
+    """label -> {rate: (mean, low, high)} of the pair, over the same seeds: some are harder."""
+    return {
+        LABELS[name]: {
+            lr: study.mean(name, "val_loss", lr, study.shared_seeds(name))
+            for lr in study.rates(name)
+        }
+        for name in PAIR
     }
 
 
@@ -48,14 +60,20 @@ def names(files):
 
 
 def files_of(pairs):
-    """The files that hold the runs of some pairs, in short."""
-    return names(dict.fromkeys(row["file"] for pair in pairs for row in pair))
+    """The files that hold the runs of some pairs, in short, and a comma."""
+    return names(dict.fromkeys(row["file"] for pair in pairs for row in pair)) + ", "
+
+
+def title_of(study):
+    """What a study is, and the file that holds it, where it is one: two may have one label."""
+    return f"{study.label} ({names(study.files)})" if len(study.files) == 1 else study.label
 
 
 def gaps_of(studies, label=files_of, most_seeds=False):
     """label -> the gap over training, for each study and rate that has a pair.
 
-    ``label``: from the pairs. ``most_seeds``: of each study only the rates with the most pairs.
+    ``label``: what stands before the rate, from the pairs. ``most_seeds``: of each study only the
+    rates with the most pairs.
     """
     found = {}
     for study in studies:
@@ -64,5 +82,5 @@ def gaps_of(studies, label=files_of, most_seeds=False):
         for lr, same in pairs.items():
             if same and len(same) >= most:
                 seeds = f"{len(same)} seed{'s' * (len(same) > 1)}"
-                found[f"{label(same)}, {lr:g} ({seeds})"] = gap_over_training(same)
+                found[f"{label(same)}{lr:g} ({seeds})"] = gap_over_training(same)
     return found

@@ -16,7 +16,7 @@
 #   noise      two seeds of the main pair at 1e-3, run again
 #   more_seeds six new seeds of the main pair at 1e-3, with recall
 #   t4096      the main pair at 1e-3 on texts of 4096 tokens, as many tokens a step, with recall
-#   prose      the main pair at 1e-3, nine seeds, on English prose: the folder PROSE, by make_prose.py
+#   prose      the main pair on English prose, nine seeds at 1e-3, three at other rates: the folder PROSE, by make_prose.py
 #   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds
 #   big        the main pair with 102M parameters, 1000 steps at 7e-4, six seeds
 #   more_steps softmax (1.5h heads) for as long as DIFF V2 takes where softmax has flash-attn 4, and where
@@ -102,8 +102,10 @@ for part in "$@"; do
         --retrieval-prompts 256 --results "$out/evidence_25m_t4096.json" ;;
     prose)
       [ -d "${PROSE:-}" ] || { echo "error: give PROSE=FOLDER, made by make_prose.py" >&2; exit 2; }
-      compare --steps 1000 --lrs 1e-3 --seeds 0 1 2 3 4 5 6 7 8 --data "$PROSE" \
-        --out "$work/prose" --results "$out/evidence_25m_prose.json" ;;
+      prose() { compare --steps 1000 --data "$PROSE" --out "$work/prose" "$@" \
+        --results "$out/evidence_25m_prose.json"; }
+      prose --lrs 1e-3 --seeds 0 1 2 3 4 5 6 7 8
+      prose --lrs 5e-4 7e-4 1.4e-3 2e-3 --seeds 0 1 2 ;;
     v1)
       longer() { compare --steps 2000 --results "$out/evidence_25m_v1_2000.json" "$@"; }
       longer --lrs 1e-3 --seeds 0 1 2 --variants diff_v2
