@@ -95,6 +95,47 @@ def losses_by_rate(losses, zoom=None):
     return fig
 
 
+@styled
+def differences_by_rate(texts, best):
+    """A difference in loss against the learning rate, with its interval: a line for each text.
+
+    Args:
+        texts: label -> {rate: study.findings.Finding}. A single run has no interval: its dot is
+            open.
+        best: label -> the rate that is best for both models there.
+    """
+    fig, ax = plt.subplots(figsize=(11, 5.4))
+    looks = (("black", "-", "o"), (colour("diff_v1"), "--", "^"))  # no model's: these are texts
+    for shift, (hue, style, marker), (label, found) in zip((0.985, 1.015), looks, texts.items(),
+                                                           strict=True):  # fmt: skip
+        rates = [shift * lr for lr in found]
+        numbers = [finding.number for finding in found.values()]
+        ax.plot(rates, numbers, style, color=hue, marker=marker, markersize=11, label=label)
+        for x, finding in zip(rates, found.values(), strict=True):
+            low, high = finding.interval()
+            if math.isnan(low):
+                ax.plot(x, finding.number, marker, color="white", mec=hue, mew=2.5, markersize=11)
+            else:
+                look = {"color": hue, "linewidth": 3.5, "solid_capstyle": "butt", "alpha": 0.6}
+                ax.plot([x, x], [low, high], **look)
+        at = shift * best[label], found[best[label]].number
+        ax.annotate("best rate", at, (9, -13), textcoords="offset points", color=hue, fontsize=14)
+    ax.axhline(0, zorder=0, **DASHED)
+    ticks = sorted({lr for found in texts.values() for lr in found})
+    ax.set(xscale="log", xlabel="peak learning rate (thousandths)")
+    ax.set_xticks(ticks, [f"{1000 * lr:g}" for lr in ticks])
+    ax.set_yscale("symlog", linthresh=0.06, linscale=2)
+    marks = (-0.3, -0.06, -0.04, -0.02, 0, 0.02, 0.04, 0.06)
+    ax.set_yticks(marks, [f"{y:+g}" if y else "0" for y in marks], fontsize=13)
+    ax.minorticks_off()
+    ax.set(ylabel="DIFF V2 minus softmax 1.5h\n(nats/byte, 95%)", ylim=(-0.5, 0.06))
+    for side, words in ((1, "softmax is better"), (-1, "DIFF V2 is better")):
+        ax.annotate(words, (ticks[-1], 0), (0, 12 * side), textcoords="offset points", ha="right",
+                    va="center", fontsize=14)  # fmt: skip
+    ax.legend(loc="lower left")
+    return fig
+
+
 # ---- Notebook 08 -------------------------------------------------------------------------------
 
 
