@@ -79,18 +79,24 @@ COMPILING = {"realize_reads_threshold": 8}
 
 
 def compiled(model, how, device):
-    """The model to call in training. auto: block by block on a GPU that can, else not at all.
+    """The model to call in training: see :func:`how_to_compile`.
 
     All blocks share one compiled code, which is ready within seconds.
     """
+    how = how_to_compile(how, device)
+    if how != "none":
+        torch.compiler.reset()  # what earlier models of this process left counts against a limit
+    return compile_now(model, how)
+
+
+def how_to_compile(how, device):
+    """What "auto" means: block by block on a GPU that can, else not at all."""
     if how == "auto" and device.type == "cuda" and (reason := why_not_compile(device)):
         log.warning("not compiled, so slower: %s", reason)
         how = "none"
     if how == "auto":
         how = "blocks" if device.type == "cuda" else "none"
-    if how != "none":
-        torch.compiler.reset()  # what earlier models of this process left counts against a limit
-    return compile_now(model, how)
+    return how
 
 
 def compile_now(model, how):

@@ -16,6 +16,7 @@ from minidiff.checkpoint import Run
 from minidiff.data import open_data
 from minidiff.interrupt import Interrupt
 from minidiff.look.probe import probe
+from minidiff.runs import read_metrics
 from minidiff.study.compare import (
     METRICS,
     Compare,
@@ -26,6 +27,7 @@ from minidiff.study.compare import (
     pairs,
     table,
 )
+from minidiff.study.equal_time import step_ms
 from minidiff.study.results import RETRIEVAL
 from minidiff.study.retrieval import retrieval
 from minidiff.train import TrainConfig
@@ -181,6 +183,58 @@ def test_a_foreign_results_file_is_named_and_left_alone(compare, text):
     with pytest.raises(ValueError, match=r"results\.json") as error:
         compare.run()
     assert "\n" not in str(error.value) and compare.results.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.slow
+def test_in_equal_time_each_variant_makes_its_own_number_of_steps(compare, capsys):
+    """Timed once: a second start must not give other steps than the rows of the first."""
+    equal = dataclasses.replace(
+        compare, equal_time=True, variants=("diff_v2", "softmax_h"), seeds=(0,)
+    )
+    equal.run()
+    first = json.loads(equal.results.read_text(encoding="utf-8"))
+    ms = first["step_ms"]
+    steps = {"diff_v2": 15, "softmax_h": round(15 * ms["diff_v2"] / ms["softmax_h"])}
+    assert {row["variant"]: row["steps"] for row in first["rows"]} == steps
+    assert {row["variant"]: row["val_curve"][-1][0] for row in first["rows"]} == steps
+    for name, n in steps.items():
+        out = equal.config.out
+        assert sum("loss" in row for row in read_metrics(f"{out}/{equal._key(name, 3e-3, 0)}")) == n
+    dataclasses.replace(equal, seeds=(0, 1)).run()
+    again = json.loads(equal.results.read_text(encoding="utf-8"))
+    assert again["step_ms"] == ms and again["rows"][:2] == first["rows"]
+    assert [row["steps"] for row in again["rows"]] == [*steps.values()] * 2
+    assert f"softmax_h {steps['softmax_h']}," in capsys.readouterr().out
+
+
+def test_equal_time_and_equal_steps_never_share_a_file(compare, tmp_path):
+    one = dataclasses.replace(compare, seeds=(0,), variants=("diff_v2",))
+    for before, after in ((True, False), (False, True)):
+        one = dataclasses.replace(one, results=tmp_path / f"{before}.json")
+        dataclasses.replace(one, equal_time=before).run()
+        with pytest.raises(ValueError, match=r"other settings \(equal_time\).*--results"):
+            dataclasses.replace(one, equal_time=after).run()
+    timed = dataclasses.replace(one, results=tmp_path / "True.json", equal_time=True)
+    with pytest.raises(ValueError, match=r"has no time of softmax_h: give another --results"):
+        dataclasses.replace(timed, variants=("diff_v2", "softmax_h")).run()
+
+
+def test_rows_of_several_lengths_say_their_steps(compare):
+    def row(name, steps):
+        return {"key": name, "variant": name, "lr": 1e-3, "seed": 0, "steps": steps,
+                "params": {"total": 10**6, "percent": 0.0}}  # fmt: skip
+
+    assert "steps" not in table([row("diff_v2", 15), row("softmax", 15)])
+    lines = table([row("diff_v2", 15), row("softmax", 18)]).splitlines()
+    assert lines[1].endswith("15 steps") and lines[2].endswith("18 steps")
+
+
+@pytest.mark.slow
+def test_a_longer_step_takes_longer(compare):
+    deep = dataclasses.replace(compare.config.model, n_layer=8)
+    configs = {"deep": dataclasses.replace(compare.config, model=deep), "flat": compare.config}
+    ms = step_ms(configs, torch.device("cpu"))
+    assert [*ms] == ["deep", "flat"] and ms["deep"] > 2 * ms["flat"] > 0
 
 
 def test_torchrun_is_refused(compare, monkeypatch):

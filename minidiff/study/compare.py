@@ -21,6 +21,8 @@ from minidiff.devices import only_one_process, pick_device
 from minidiff.files import alone, replace_text
 from minidiff.look.probe import probe, spikes, summary
 from minidiff.runs import CHECKPOINT, WEIGHTS, load_run, read_metrics
+from minidiff.study.equal_time import step_ms
+from minidiff.study.opposed import opposed_heads
 from minidiff.study.results import METRICS, RETRIEVAL, read_results
 from minidiff.study.retrieval import LEAST_BLOCK, retrieval
 from minidiff.train import TrainConfig, check_machine, train
@@ -41,6 +43,7 @@ class Compare:
     probe_windows: int = 8  # validation windows that the probes look at
     retrieval_prompts: int = 0  # for each number of lines of study/retrieval.py; 0: do not ask
     keep_weights: bool = False  # keep each run folder's weights after probing
+    equal_time: bool = False  # --steps are the first variant's; others make as many as in its time
 
     def __post_init__(self):
         if not self.variants:
@@ -54,6 +57,7 @@ class Compare:
                 raise ValueError(f"--retrieval-prompts needs a block_size of {LEAST_BLOCK} or more")
         if not self.seeds:
             raise ValueError("--seeds: give at least one")
+        self._steps = dict.fromkeys(self.variants, self.config.steps)
         for lr, seed, name in self._grid():
             self._config(name, lr, seed)  # an unknown or impossible one stops here
 
@@ -73,6 +77,8 @@ class Compare:
         print(self._corpus.report)
         with alone(self.results):
             data = self._opened()
+            if self.equal_time:
+                self._steps = self._timed(data, device)
             done = {row["key"]: row for row in data["rows"]}
             for lr, seed, name in self._grid():
                 key = self._key(name, lr, seed)
@@ -91,8 +97,21 @@ class Compare:
         return itertools.product(self.lrs or (self.config.lr,), self.seeds, self.variants)
 
     def _config(self, name, lr, seed, **more):
-        model = variant(self.config.model, name)
-        return dataclasses.replace(self.config, model=model, lr=lr, seed=seed, **more)
+        more |= {"model": variant(self.config.model, name), "steps": self._steps[name]}
+        return dataclasses.replace(self.config, lr=lr, seed=seed, **more)
+
+    def _timed(self, data, device):
+        """Steps of each variant in equal time: timed once, or the rows of a file would not fit."""
+        known = data.setdefault("step_ms", {})
+        if not known:
+            configs = {name: self._config(name, self.config.lr, 0) for name in self.variants}
+            known |= step_ms(configs, device)
+        if missing := [name for name in self.variants if name not in known]:
+            raise ValueError(f"{self.results} has no time of {missing[0]}: give another --results")
+        first, *_ = known
+        steps = {name: round(self.config.steps * known[first] / known[name]) for name in known}
+        print("steps in equal time:", *(f"{name} {steps[name]}," for name in known))
+        return steps
 
     def _opened(self):
         """The results file, or an empty one; refused where its runs do not compare with these."""
@@ -103,12 +122,16 @@ class Compare:
         for name in ("lr", "seed", "out", "device", "compile", "resume", "overwrite", "log_every",
                      "save_every", "tensorboard"):  # fmt: skip
             del settings[name]  # in each run's key, or of no influence on its numbers
+        if self.equal_time:
+            settings["equal_time"] = True
         if not self.results.exists():
             return {"settings": settings, "command": [], "rows": []}
         data = read_results(self.results)
         before = {f.name: f.default for f in dataclasses.fields(self.config)}  # of older versions
         before |= {"retrieval_prompts": 0} | (data.get("settings") or dict.fromkeys(settings))
-        changed = [name for name in settings if settings[name] != before.get(name)]
+        before |= {"equal_time": False} | before
+        asked = settings | {"equal_time": self.equal_time}
+        changed = [name for name in asked if asked[name] != before.get(name)]
         if changed:
             raise ValueError(
                 f"{self.results} holds runs with other settings ({', '.join(changed)}), which do "
@@ -150,7 +173,7 @@ class Compare:
     def _key(self, name, lr, seed):
         size = f"D{self.config.model.n_embd}-L{self.config.model.n_layer}"
         rate = f"{lr:g}" if float(f"{lr:g}") == lr else repr(lr)  # no two rates look alike
-        return f"{name}-{size}-{self.config.steps}x{self.config.batch_size}-lr{rate}-seed{seed}"
+        return f"{name}-{size}-{self._steps[name]}x{self.config.batch_size}-lr{rate}-seed{seed}"
 
     def _write(self, data):
         data |= made_here()
@@ -243,9 +266,11 @@ def table(rows):
     """One line a run, as text: loss, share of attention on BOS, largest activation, spikes."""
     shown = ("val_loss", "first_share_eff_mean", "first_share_eff_max", "out_top1_max", "n_spikes")
     lines = [f"{'variant':16} {'lr':>7} seed  params " + " ".join(f"{name:>20}" for name in shown)]
+    several = len({row.get("steps") for row in rows}) > 1
     for row in rows:
         total, off = row["params"]["total"] / 1e6, row["params"]["percent"]
         notes = [f"params {off:+.1f}%"] if abs(off) > MATCHED_PERCENT else []
+        notes += [f"{row['steps']} steps"] if several else []
         notes += ["DIVERGED"] if "diverged" in row else []
         numbers = " ".join(f"{row.get(name, math.nan):20.4f}" for name in shown)
         head = f"{row['variant']:16} {row['lr']:7.1e} {row['seed']:4d} {total:6.2f}M"
@@ -263,27 +288,3 @@ def pair_table(found, metric="val_loss"):
         if row["metric"] == metric
     ]
     return "\n".join(lines if len(lines) > 1 else ["no two variants share two seeds: no interval"])
-
-
-def opposed_heads(model):
-    """Cosines between the W_O slices of heads that share keys and values: is one minus another?
-
-    A softmax model with 2h heads computes DIFF V2's subtraction where the cosine is -1 (claim 14);
-    two independent slices have a cosine near 0.
-
-    Returns:
-        opposed_min, the smallest cosine in the model, and opposed_share, the share of heads that
-        have a partner with a cosine below -0.9. Nothing for another attention than softmax, or
-        where no two heads share keys and values.
-    """
-    c, closest = model.config, []
-    if c.attention != "softmax" or c.n_head == c.n_kv_head:
-        return {}
-    for block in model.blocks:
-        weight = block.attn.o_proj.weight.detach().float()  # (D, h*d)
-        slices = weight.T.unflatten(0, (c.n_kv_head, -1, c.head_dim))
-        slices = torch.nn.functional.normalize(slices.flatten(2), dim=-1)  # (h_kv, group, d*D)
-        closest.append((slices @ slices.mT).amin(-1).flatten())  # (h,)
-    closest = torch.cat(closest)
-    share = (closest < -0.9).float().mean()
-    return {"opposed_min": closest.min().item(), "opposed_share": share.item()}
