@@ -204,7 +204,7 @@ def test_in_equal_time_each_variant_makes_its_own_number_of_steps(compare, capsy
     again = json.loads(equal.results.read_text(encoding="utf-8"))
     assert again["step_ms"] == ms and again["rows"][:2] == first["rows"]
     assert [row["steps"] for row in again["rows"]] == [*steps.values()] * 2
-    assert f"softmax_h {steps['softmax_h']}," in capsys.readouterr().out
+    assert f"diff_v2 15, softmax_h {steps['softmax_h']}\n" in capsys.readouterr().out
 
 
 def test_equal_time_and_equal_steps_never_share_a_file(compare, tmp_path):

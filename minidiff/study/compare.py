@@ -110,7 +110,7 @@ class Compare:
             raise ValueError(f"{self.results} has no time of {missing[0]}: give another --results")
         first, *_ = known
         steps = {name: round(self.config.steps * known[first] / known[name]) for name in known}
-        print("steps in equal time:", *(f"{name} {steps[name]}," for name in known))
+        print("steps in equal time:", ", ".join(f"{name} {n}" for name, n in steps.items()))
         return steps
 
     def _opened(self):
