@@ -38,7 +38,7 @@ def sign_test(p_six, fewest):
     expect(n == int(n), "A number of seeds is a whole number.")
     expect(n > 5, "With so few, even if all agree, p is not below 0.05.")
     expect(n == 6, "Fewer are enough: try one less.")
-    return "Three or four seeds can never do it, whatever they say."
+    return "Fewer than six can never do it, whatever they say."
 
 
 @checks
