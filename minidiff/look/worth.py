@@ -70,6 +70,8 @@ def worth_it(losses, gaps, fair=None):
     axes = [left, *(part.subplots() for part in rest)]
     _gaps(axes[1], gaps)
     axes[1].legend(fontsize=13, title="steps, rate, seeds")
+    widest = max(abs(y) for rows in gaps.values() for row in rows for y in row[1:] if y == y)
+    axes[1].set_ylim(-1.3 * widest, 1.3 * widest)
     if fair:
         for y, (mean, low, high) in enumerate(fair.values()):
             clear = {"color": clear_colour(low, high)}
