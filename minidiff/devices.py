@@ -1,9 +1,10 @@
-"""Where and how a step is computed: processes, device, dtype, compilation."""
+"""Where and how a step is computed: processes, device, dtype, compilation; and its time."""
 
 import importlib.util
 import logging
 import os
 import shutil
+import time
 
 import torch
 import torch.distributed as dist
@@ -125,3 +126,30 @@ def to_device(device, tensor):
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def elapsed_ms(call, repeats, device):
+    """Milliseconds of one call, over ``repeats`` in a row, which keep a GPU's queue filled."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return 1e3 * (time.perf_counter() - start) / repeats
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(repeats):
+        call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / repeats
+
+
+def time_rounds(calls, rounds, repeats, device):
+    """name -> milliseconds of its call in each round. Every round times each call in turn, so that
+    a drift of the GPU's clock meets all of them alike."""
+    times = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(elapsed_ms(call, repeats, device))
+    return times

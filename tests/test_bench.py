@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from minidiff import GPT, variant
+from minidiff import GPT, devices, variant
 from minidiff.bench import decode, ops, tools, train
 
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ def test_ratios_are_of_tokens_per_second_in_training_and_of_time_in_decoding(tmp
     def planted(calls, *_):
         return {key: [2.0 if "diff_v2" in (key, key[0]) else 1.0] * 3 for key in calls}
 
-    monkeypatch.setattr(tools, "time_rounds", planted)
+    monkeypatch.setattr(devices, "time_rounds", planted)
     kept = {"device": "cpu", "out": str(tmp_path / "bench.json")}
     names = ("softmax_1.5h", "diff_v2", "published")
     settings = train.TrainBench.CPU | kept | {"variants": names}
@@ -258,10 +258,10 @@ def test_rounds_interleave_and_times_are_real():
     calls, order = {}, []
     for name in "ab":
         calls[name] = lambda name=name: order.append(name)
-    times = tools.time_rounds(calls, rounds=3, repeats=2, device=CPU)
+    times = devices.time_rounds(calls, rounds=3, repeats=2, device=CPU)
     assert "".join(order) == "aabb" * 3
     assert all(len(ms) == 3 and min(ms) > 0 for ms in times.values())
-    assert 20 <= tools.elapsed_ms(lambda: time.sleep(0.02), 2, CPU) < 500
+    assert 20 <= devices.elapsed_ms(lambda: time.sleep(0.02), 2, CPU) < 500
 
 
 def test_spread_is_the_median_and_the_extremes():

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 import tyro
 
-from minidiff import theory
+from minidiff import devices, theory
 from minidiff.attention import attention
 from minidiff.bench import tools
 from minidiff.generate import Decoder
@@ -96,7 +96,7 @@ def _whole_model(config, device, name, T):
     if error := tools.attempt(prefill)[1]:
         yield row | {"error": error}
     else:
-        times = tools.time_rounds({name: prefill}, config.rounds, 1, device)[name]
+        times = devices.time_rounds({name: prefill}, config.rounds, 1, device)[name]
         peak = {"peak_gb": tools.peak_gb(prefill)} if device.type == "cuda" else {}
         yield row | tools.spread("ms", times) | peak
     yield {"what": "step"} | _step(config, device, model, T)
@@ -125,7 +125,7 @@ def _step(config, device, model, T):
             decoder(token)
 
     run()
-    times = tools.time_rounds({"step": run}, config.rounds, 1, device)["step"]
+    times = devices.time_rounds({"step": run}, config.rounds, 1, device)["step"]
     return tools.spread("ms", [t / config.repeats for t in times]) | {"cache_mb": size / 1e6}
 
 
@@ -155,7 +155,7 @@ def _blocks(config, device, T):
                 continue
             tiles = sparse.tiles_of(chosen, config.block)
             row["tiles"] = tools.rounded((tiles.sum() / torch.ones_like(tiles).tril().sum()).item())
-            times = tools.time_rounds({"choose": choose}, config.rounds, 1, device)["choose"]
+            times = devices.time_rounds({"choose": choose}, config.rounds, 1, device)["choose"]
             yield row | {"what": "choose"} | tools.spread("ms", times)
             attend = partial(kernel, chosen=chosen, position=position, block=config.block)
             yield from _timed(config, row, attend, q, k, v)
@@ -176,7 +176,7 @@ def _timed(config, row, attend, q, k, v):
         if error := tools.attempt(call)[1]:
             yield row | {"error": error}
             return
-    times = tools.time_rounds({"ms": forward, "ms_grad": both}, config.rounds, 1, q.device)
+    times = devices.time_rounds({"ms": forward, "ms_grad": both}, config.rounds, 1, q.device)
     yield (
         row
         | tools.spread("ms", times["ms"])

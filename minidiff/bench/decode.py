@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import torch
 
-from minidiff import theory
+from minidiff import devices, theory
 from minidiff.attention import attention
 from minidiff.bench import tools
 from minidiff.bench.figures import draw_decode
@@ -125,7 +125,7 @@ def _copy_gb_per_s(config, device):
     source = torch.randn(2**28 if device.type == "cuda" else 2**20, device=device)
     copy = partial(torch.empty_like(source).copy_, source)
     copy()
-    times = tools.time_rounds({"copy": copy}, config.rounds, config.repeats, device)["copy"]
+    times = devices.time_rounds({"copy": copy}, config.rounds, config.repeats, device)["copy"]
     return [2 * source.nbytes / ms / 1e6 for ms in times]
 
 

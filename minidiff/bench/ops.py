@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from minidiff import theory
+from minidiff import devices, theory
 from minidiff.attention import PLAIN, attention, differential
 from minidiff.bench import tools
 from minidiff.bench.figures import draw_ops
@@ -110,7 +110,7 @@ def _time_operations(config, device, shape, T):
                 yield row | {"error": error}
             else:
                 calls[op, backend], rows[op, backend] = call, row
-    for key, ms in tools.time_rounds(calls, config.rounds, config.repeats, device).items():
+    for key, ms in devices.time_rounds(calls, config.rounds, config.repeats, device).items():
         per_token = theory.train_flops_per_token(0, 1, OPS[key[0]][0] * h, d, T)
         tflops = per_token * B * T / statistics.median(ms) / 1e9
         yield rows[key] | tools.spread("ms", ms) | {"tflops": tools.rounded(tflops)}

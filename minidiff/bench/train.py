@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from minidiff import theory
+from minidiff import devices, theory
 from minidiff.attention import PAIR, PLAIN, Kernel, choose
 from minidiff.bench import tools
 from minidiff.bench.figures import draw_train
@@ -100,7 +100,7 @@ def train(config=None):
             if error := tools.attempt(steps[name])[1]:
                 del steps[name]
                 report.add({"size": size, "variant": name, "error": error})
-        times = tools.time_rounds(steps, config.rounds, config.steps, device)
+        times = devices.time_rounds(steps, config.rounds, config.steps, device)
         for name, ms in times.items():
             row = rows[name] | tools.spread("ms", ms) | _speed(config, device, rows[name], ms)
             for other in ("softmax_1.5h", "one_by_one", "published"):

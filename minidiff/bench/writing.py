@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from minidiff import devices
 from minidiff.bench import tools
 from minidiff.bench.train import SIZES
 from minidiff.fast.decoder import record_graph, token_step, why_not_fused, write
@@ -17,7 +18,7 @@ from minidiff.variants import variant
 def timed(calls, rows, config, device, *, repeats, per_call):
     """Time the calls of all (variant, way) in turn. Yields each one's (variant, seconds, row); a
     call does ``per_call`` times what the row is about."""
-    times = tools.time_rounds(calls, config.rounds, repeats, device)
+    times = devices.time_rounds(calls, config.rounds, repeats, device)
     times = {key: [t / per_call for t in ms] for key, ms in times.items()}
     for (name, way), ms in times.items():
         row = rows[name, way] | tools.spread("ms", ms)
@@ -118,7 +119,7 @@ def generate_speed(config, device):
             if "kernel" not in row:
                 firsts[key] = partial(model.generate, prompt, 1, **settings)
                 firsts[key]()
-    for key, ms in tools.time_rounds(firsts, config.rounds, config.repeats, device).items():
+    for key, ms in devices.time_rounds(firsts, config.rounds, config.repeats, device).items():
         rows[key] |= {"prompt": prompt.shape[1]} | tools.spread("first_token_ms", ms)
     for _, seconds, row in timed(runs, rows, config, device, repeats=1, per_call=n_new):
         yield row | {"tokens_per_s": tools.rounded(1 / seconds)}

@@ -5,8 +5,7 @@ import statistics
 import torch
 from tqdm import tqdm
 
-from minidiff.bench.tools import time_rounds
-from minidiff.devices import compile_now, how_to_compile, pick_dtype
+from minidiff.devices import compile_now, how_to_compile, pick_dtype, time_rounds
 from minidiff.model import GPT
 from minidiff.train import make_optimizer, training_step
 
