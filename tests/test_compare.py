@@ -237,6 +237,19 @@ def test_a_longer_step_takes_longer(compare):
     assert [*ms] == ["deep", "flat"] and ms["deep"] > 2 * ms["flat"] > 0
 
 
+def test_models_that_do_not_fit_together_are_named(compare, monkeypatch):
+    """The GPU's own error is planted: here is none."""
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+
+    monkeypatch.setattr("minidiff.study.equal_time.training_step", full)
+    equal = dataclasses.replace(compare, equal_time=True)
+    with pytest.raises(ValueError, match=r"diff_v2, softmax_1.5h do not fit .* fewer --variants"):
+        equal.run()
+    assert not compare.results.exists()
+
+
 def test_torchrun_is_refused(compare, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")

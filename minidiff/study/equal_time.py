@@ -1,5 +1,6 @@
 """The time of a training step of each variant, for a comparison in equal time."""
 
+import gc
 import statistics
 
 import torch
@@ -19,15 +20,25 @@ def step_ms(configs, device):
     text, validation and checkpoints, which cost all of them the same, are left out.
 
     Args:
-        configs: name -> its :class:`~minidiff.train.TrainConfig`; the models must fit together.
+        configs: name -> its :class:`~minidiff.train.TrainConfig`.
+    Raises:
+        ValueError: the models do not fit on the GPU together.
     """
     torch.compiler.reset()
     steps = {}
-    for name, config in tqdm(configs.items(), desc="building", unit="model"):
-        steps[name] = _step(config, device)
-        for _ in range(3):  # compile, and fill what a first step fills
-            steps[name]()
-    times = time_rounds(steps, ROUNDS, IN_A_ROW, device)
+    try:
+        for name, config in tqdm(configs.items(), desc="building", unit="model"):
+            steps[name] = _step(config, device)
+            for _ in range(3):  # compile, and fill what a first step fills
+                steps[name]()
+        times = time_rounds(steps, ROUNDS, IN_A_ROW, device)
+    except torch.OutOfMemoryError:
+        raise ValueError(
+            f"--equal-time: {', '.join(configs)} do not fit on the GPU together: give fewer "
+            "--variants"
+        ) from None
+    steps.clear()
+    gc.collect()  # a compiled model holds itself, and training needs its memory
     return {name: statistics.median(ms) for name, ms in times.items()}
 
 
