@@ -176,7 +176,9 @@ def test_windows_that_the_probes_cannot_read_are_refused_before_training(compare
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{", '{"rows": [1], "command": []}', '{"rows": {}, "command": []}', "\0\1",
-     '{"rows": [{"key": "a", "variant": "b", "lr": "x"}], "command": [], "settings": {}}'],
+     '{"rows": [{"key": "a", "variant": "b", "lr": "x"}], "command": [], "settings": {}}',
+     *(f'{{"rows": [], "command": [], "settings": {{}}, "step_ms": {ms}}}'
+       for ms in ("[]", "null", '{"a": "x"}', '{"a": 0}'))],
 )  # fmt: skip
 def test_a_foreign_results_file_is_named_and_left_alone(compare, text):
     compare.results.write_text(text, encoding="utf-8")
@@ -207,16 +209,64 @@ def test_in_equal_time_each_variant_makes_its_own_number_of_steps(compare, capsy
     assert f"diff_v2 15, softmax_h {steps['softmax_h']}\n" in capsys.readouterr().out
 
 
-def test_equal_time_and_equal_steps_never_share_a_file(compare, tmp_path):
-    one = dataclasses.replace(compare, seeds=(0,), variants=("diff_v2",))
+@pytest.fixture
+def timed(compare, monkeypatch):
+    """A comparison in equal time whose times are planted: softmax_h takes half as long."""
+    monkeypatch.setattr(
+        "minidiff.study.equal_time.step_ms",
+        lambda configs, _: {name: 5.0 if name == "softmax_h" else 10.0 for name in configs},
+    )
+    return dataclasses.replace(
+        compare, equal_time=True, seeds=(0,), variants=("diff_v2", "softmax_h")
+    )
+
+
+def test_equal_time_and_equal_steps_never_share_a_file(timed, tmp_path):
     for before, after in ((True, False), (False, True)):
-        one = dataclasses.replace(one, results=tmp_path / f"{before}.json")
+        one = dataclasses.replace(timed, results=tmp_path / f"{before}.json")
         dataclasses.replace(one, equal_time=before).run()
         with pytest.raises(ValueError, match=r"other settings \(equal_time\).*--results"):
             dataclasses.replace(one, equal_time=after).run()
-    timed = dataclasses.replace(one, results=tmp_path / "True.json", equal_time=True)
-    with pytest.raises(ValueError, match=r"has no time of softmax_h: give another --results"):
-        dataclasses.replace(timed, variants=("diff_v2", "softmax_h")).run()
+
+
+def test_a_file_keeps_its_timing_whatever_is_asked_next(timed, capsys):
+    timed.run()
+    dataclasses.replace(timed, variants=("softmax_h", "diff_v2")).run()  # diff_v2 was the first
+    assert "softmax_h 30, diff_v2 15\n" in capsys.readouterr().out
+    assert len(json.loads(timed.results.read_text(encoding="utf-8"))["rows"]) == 2
+    more = dataclasses.replace(timed, variants=("diff_v2", "softmax_1.5h", "softmax_2h"))
+    with pytest.raises(ValueError, match=r"has no time of softmax_1.5h, softmax_2h: give"):
+        more.run()
+    data = json.loads(timed.results.read_text(encoding="utf-8"))
+    assert data["step_ms_of"]["machine"] == "CPU"
+    del data["step_ms"]
+    timed.results.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds runs but not their timing: give another"):
+        timed.run()
+
+
+def test_what_equal_time_cannot_do_is_said_before_training(timed, monkeypatch):
+    with pytest.raises(ValueError, match=r"^--equal-time: give at least two --variants"):
+        dataclasses.replace(timed, variants=("diff_v2",)).run()
+    monkeypatch.setattr(
+        "minidiff.study.equal_time.step_ms", lambda *_: {"diff_v2": 1.0, "softmax_h": 40.0}
+    )
+    with pytest.raises(ValueError, match=r"^--equal-time leaves softmax_h no step: give more"):
+        timed.run()
+    assert not timed.results.exists() and not list(timed.results.parent.glob("runs/*"))
+
+
+def test_files_in_equal_time_join_only_by_one_timing(timed, tmp_path):
+    timed.run()
+    data = json.loads(timed.results.read_text(encoding="utf-8"))
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(data), encoding="utf-8")
+    join([timed.results, other], tmp_path / "joined.json")
+    apart = data | {"step_ms": {"diff_v2": 10.0, "softmax_h": 6.0}}
+    other.write_text(json.dumps(apart), encoding="utf-8")
+    with pytest.raises(ValueError, match="timed apart"):
+        join([timed.results, other], tmp_path / "no.json")
+    assert not (tmp_path / "no.json").exists()
 
 
 def test_rows_of_several_lengths_say_their_steps(compare):
@@ -245,7 +295,7 @@ def test_models_that_do_not_fit_together_are_named(compare, monkeypatch):
 
     monkeypatch.setattr("minidiff.study.equal_time.training_step", full)
     equal = dataclasses.replace(compare, equal_time=True)
-    with pytest.raises(ValueError, match=r"diff_v2, softmax_1.5h do not fit .* fewer --variants"):
+    with pytest.raises(ValueError, match=r"diff_v2, softmax_1.5h need more memory .* --variants"):
         equal.run()
     assert not compare.results.exists()
 

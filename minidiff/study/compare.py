@@ -11,19 +11,16 @@ import math
 import statistics
 import sys
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
-
-import torch
 
 from minidiff.data import DataError, open_data
 from minidiff.devices import only_one_process, pick_device
 from minidiff.files import alone, replace_text
 from minidiff.look.probe import probe, spikes, summary
 from minidiff.runs import CHECKPOINT, WEIGHTS, load_run, read_metrics
-from minidiff.study.equal_time import step_ms
+from minidiff.study.equal_time import equal_steps
 from minidiff.study.opposed import opposed_heads
-from minidiff.study.results import METRICS, RETRIEVAL, read_results
+from minidiff.study.results import METRICS, RETRIEVAL, made_here, read_results
 from minidiff.study.retrieval import LEAST_BLOCK, retrieval
 from minidiff.train import TrainConfig, check_machine, train
 from minidiff.variants import START, parameter_counts, variant
@@ -43,7 +40,8 @@ class Compare:
     probe_windows: int = 8  # validation windows that the probes look at
     retrieval_prompts: int = 0  # for each number of lines of study/retrieval.py; 0: do not ask
     keep_weights: bool = False  # keep each run folder's weights after probing
-    equal_time: bool = False  # --steps are the first variant's; others make as many as in its time
+    # --steps are the first variant's (a file keeps its first); others get as many as in that time
+    equal_time: bool = False
 
     def __post_init__(self):
         if not self.variants:
@@ -78,7 +76,8 @@ class Compare:
         with alone(self.results):
             data = self._opened()
             if self.equal_time:
-                self._steps = self._timed(data, device)
+                configs = {name: self._config(name, self.config.lr, 0) for name in self.variants}
+                self._steps = equal_steps(data, configs, device, self.results)
             done = {row["key"]: row for row in data["rows"]}
             for lr, seed, name in self._grid():
                 key = self._key(name, lr, seed)
@@ -100,19 +99,6 @@ class Compare:
         more |= {"model": variant(self.config.model, name), "steps": self._steps[name]}
         return dataclasses.replace(self.config, lr=lr, seed=seed, **more)
 
-    def _timed(self, data, device):
-        """Steps of each variant in equal time: timed once, or the rows of a file would not fit."""
-        known = data.setdefault("step_ms", {})
-        if not known:
-            configs = {name: self._config(name, self.config.lr, 0) for name in self.variants}
-            known |= step_ms(configs, device)
-        if missing := [name for name in self.variants if name not in known]:
-            raise ValueError(f"{self.results} has no time of {missing[0]}: give another --results")
-        first, *_ = known
-        steps = {name: round(self.config.steps * known[first] / known[name]) for name in known}
-        print("steps in equal time:", ", ".join(f"{name} {n}" for name, n in steps.items()))
-        return steps
-
     def _opened(self):
         """The results file, or an empty one; refused where its runs do not compare with these."""
         settings = dataclasses.asdict(self.config)
@@ -122,14 +108,13 @@ class Compare:
         for name in ("lr", "seed", "out", "device", "compile", "resume", "overwrite", "log_every",
                      "save_every", "tensorboard"):  # fmt: skip
             del settings[name]  # in each run's key, or of no influence on its numbers
-        if self.equal_time:
-            settings["equal_time"] = True
+        settings |= {"equal_time": True} if self.equal_time else {}  # older files lack it
         if not self.results.exists():
             return {"settings": settings, "command": [], "rows": []}
         data = read_results(self.results)
         before = {f.name: f.default for f in dataclasses.fields(self.config)}  # of older versions
-        before |= {"retrieval_prompts": 0} | (data.get("settings") or dict.fromkeys(settings))
-        before |= {"equal_time": False} | before
+        before |= {"retrieval_prompts": 0, "equal_time": False}
+        before |= data.get("settings") or dict.fromkeys(settings)
         asked = settings | {"equal_time": self.equal_time}
         changed = [name for name in asked if asked[name] != before.get(name)]
         if changed:
@@ -183,22 +168,19 @@ class Compare:
         replace_text(self.results, json.dumps(data, indent=1) + "\n")
 
 
-def made_here():
-    """The card, PyTorch's version and the day: of a run, as a file may grow on several machines."""
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return {"machine": card, "torch": torch.__version__, "date": str(date.today())}
-
-
 def join(files, result):
     """Put the rows of several results files into one: of processes that shared a GPU, say.
 
     Raises:
-        ValueError: the files hold runs with different settings or on different texts.
+        ValueError: the files hold runs with different settings or on different texts, or runs in
+            equal time by different timings.
     """
     parts = [read_results(file) for file in files]
     settings = parts[0].get("settings")  # a file from before they were kept has none
     if settings is None or any(part.get("settings") != settings for part in parts):
         raise ValueError("these runs had different settings or texts: their losses do not compare")
+    if any(part.get("step_ms") != parts[0].get("step_ms") for part in parts):
+        raise ValueError("these runs in equal time were timed apart: their steps do not compare")
     rows = {row["key"]: row for part in parts for row in part["rows"]}
     commands = list(dict.fromkeys(line for part in parts for line in part["command"]))
     joined = parts[-1] | {"command": commands, "rows": list(rows.values())}

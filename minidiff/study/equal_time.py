@@ -1,4 +1,4 @@
-"""The time of a training step of each variant, for a comparison in equal time."""
+"""Comparing in equal time: how many steps each variant makes in the time of the first one's."""
 
 import gc
 import statistics
@@ -8,16 +8,47 @@ from tqdm import tqdm
 
 from minidiff.devices import compile_now, how_to_compile, pick_dtype, time_rounds
 from minidiff.model import GPT
+from minidiff.study.results import made_here
 from minidiff.train import make_optimizer, training_step
 
-ROUNDS, IN_A_ROW = 15, 4
+ROUNDS, IN_A_ROW = 15, 4  # of steps in a row
+FIRST_LIMIT = 8  # of torch.compile: how often one piece of code is compiled anew
+
+
+def equal_steps(data, configs, device, path):
+    """Steps of each variant in equal time. A file is timed once: by new times its rows would not
+    compare.
+
+    Args:
+        data: the results, which get "step_ms" and the card that it was measured on.
+        configs: name -> its :class:`~minidiff.train.TrainConfig`, all with the first one's steps.
+        path: of the results file, for messages.
+    Returns:
+        {name: steps}.
+    """
+    known = data.setdefault("step_ms", {})
+    if not known:
+        if data["rows"]:
+            raise ValueError(f"{path} holds runs but not their timing: give another --results")
+        if len(configs) < 2:
+            raise ValueError("--equal-time: give at least two --variants")
+        known |= step_ms(configs, device)
+        data["step_ms_of"] = made_here()
+    if missing := [name for name in configs if name not in known]:
+        raise ValueError(f"{path} has no time of {', '.join(missing)}: give another --results")
+    first = next(iter(known.values()))
+    steps = {name: round(config.steps * first / known[name]) for name, config in configs.items()}
+    if none := [name for name in steps if steps[name] < 1]:
+        raise ValueError(f"--equal-time leaves {none[0]} no step: give more --steps")
+    print("steps in equal time:", ", ".join(f"{name} {n}" for name, n in steps.items()))
+    return steps
 
 
 def step_ms(configs, device):
     """Milliseconds of a training step of each variant: the median of some rounds, after warm-up.
 
     All are timed in turn in every round, so that a drift of the clock meets them alike. Reading
-    text, validation and checkpoints, which cost all of them the same, are left out.
+    text, validation and checkpoints are left out.
 
     Args:
         configs: name -> its :class:`~minidiff.train.TrainConfig`.
@@ -25,17 +56,19 @@ def step_ms(configs, device):
         ValueError: the models do not fit on the GPU together.
     """
     torch.compiler.reset()
+    limit = max(FIRST_LIMIT, 2 * len(configs))  # all models share the code of a block
     steps = {}
     try:
-        for name, config in tqdm(configs.items(), desc="building", unit="model"):
-            steps[name] = _step(config, device)
-            for _ in range(3):  # compile, and fill what a first step fills
-                steps[name]()
-        times = time_rounds(steps, ROUNDS, IN_A_ROW, device)
+        with torch._dynamo.config.patch(recompile_limit=limit):
+            for name, config in tqdm(configs.items(), desc="timing", unit="model"):
+                steps[name] = _step(config, device)
+                for _ in range(3):  # compile, and fill what a first step fills
+                    steps[name]()
+            times = time_rounds(steps, ROUNDS, IN_A_ROW, device)
     except torch.OutOfMemoryError:
         raise ValueError(
-            f"--equal-time: {', '.join(configs)} do not fit on the GPU together: give fewer "
-            "--variants"
+            f"--equal-time keeps all models on the GPU at once, and {', '.join(configs)} need more "
+            "memory than is free: give fewer --variants or a larger --grad-accum"
         ) from None
     steps.clear()
     gc.collect()  # a compiled model holds itself, and training needs its memory

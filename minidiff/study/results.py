@@ -1,5 +1,9 @@
 """The file that ``compare`` writes: settings, command, rows (one a run) and pairs, by name."""
 
+from datetime import date
+
+import torch
+
 from minidiff.files import read_json
 
 METRICS = (  # of a run's row; what the pairs of variants are compared on
@@ -42,6 +46,12 @@ WORDS = {  # of a metric for a reader, and its digits
 }
 
 
+def made_here():
+    """The card, PyTorch's version and the day: of a run, as a file may grow on several machines."""
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {"machine": card, "torch": torch.__version__, "date": str(date.today())}
+
+
 def read_results(path):
     """A results file of ``compare`` as a dict.
 
@@ -54,6 +64,11 @@ def read_results(path):
         raise ValueError(f'{path}: has no "rows" and "command"; {fix}')
     if not isinstance(data.get("settings", {}), dict):
         raise ValueError(f'{path}: its "settings" have no names; {fix}')
+    ms = data.get("step_ms", {})  # of compare --equal-time
+    if not isinstance(ms, dict) or not all(
+        isinstance(t, (int, float)) and t > 0 for t in ms.values()
+    ):
+        raise ValueError(f'{path}: its "step_ms" are no times; {fix}')
     for i, row in enumerate(data["rows"], 1):
         if not _usable(row):
             raise ValueError(f"{path}: row {i} is damaged; {fix}")

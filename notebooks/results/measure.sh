@@ -17,10 +17,10 @@
 #   more_seeds six new seeds of the main pair at 1e-3, with recall
 #   t4096      the main pair at 1e-3 on texts of 4096 tokens, as many tokens a step, with recall
 #   prose      the main pair on English prose, nine seeds at 1e-3, three at other rates: the folder PROSE, by make_prose.py
-#   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds
+#   v1         V1 with and without norm at its own small rates, and V2, 2000 steps, three seeds; at 1e-4 one
 #   big        the main pair with 102M parameters, 1000 steps at 7e-4, six seeds
 #   more_steps softmax (1.5h heads) for as long as DIFF V2 takes where softmax has flash-attn 4, and where
-#              both have cuDNN alone (bench_pair_flash4, bench_pair: 1000 steps of DIFF V2)
+#              both have cuDNN alone (bench_pair_flash4, bench_pair: 1000 steps of DIFF V2; on an H200)
 #   rates      short runs at larger and larger learning rates, three seeds
 #   small      the same two on too little text, three seeds
 #   equal_time softmax with 1.5h and with h heads, for as long as DIFF V2 takes by bench_pair.json
@@ -123,7 +123,7 @@ print(steps('$name', 1000, '$out'))")
         compare --steps "$steps" --lrs 1e-3 --seeds 0 1 2 3 4 5 6 7 8 9 10 11 --variants "$name" \
           --results "$out/evidence_25m_equal_time_${name#softmax_}.json"
       done ;;
-    more_steps)
+    more_steps)  # steps of one H200: elsewhere take them from the two files
       timed() { compare --lrs 1e-3 --seeds 0 1 2 3 4 5 6 7 8 9 10 11 --variants softmax_1.5h "$@"; }
       timed --steps 1087 --results "$out/evidence_25m_flash4_time.json"
       timed --steps 1169 --results "$out/evidence_25m_cudnn_time.json" ;;
