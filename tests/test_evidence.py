@@ -109,6 +109,15 @@ def test_a_study_on_another_text_or_context_says_so():
     assert labels["evidence_25m_t4096"] == "25M, 1000 steps, 4096 tokens"
 
 
+def test_runs_of_compare_in_equal_time_are_a_study_of_their_own_that_says_so(tmp_path):
+    folder(tmp_path, evidence_a=[run("diff_v2")])
+    own = [run("diff_v2"), run("softmax_h", steps=1179)]
+    store(tmp_path, "evidence_b", own, SETTINGS | {"equal_time": True})
+    labels = {study.files[0]: study.label for study in Evidence(tmp_path).all}
+    assert "equal time" not in labels["evidence_a"]
+    assert labels["evidence_b"].endswith("1179 steps, equal time")
+
+
 def test_the_gap_at_every_step_is_the_paired_interval_of_scipy():
     (study,) = Evidence().studies("evidence_25m")
     pairs = study.pairs("diff_v2", "softmax_1.5h", 1e-3)

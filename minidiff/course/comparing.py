@@ -128,7 +128,9 @@ def differences_by_rate(texts, best):
     marks = (-0.3, -0.06, -0.04, -0.02, 0, 0.02, 0.04, 0.06)
     ax.set_yticks(marks, [f"{y:+g}" if y else "0" for y in marks], fontsize=13)
     ax.minorticks_off()
-    ax.set(ylabel="DIFF V2 minus softmax 1.5h\n(nats/byte, 95%)", ylim=(-0.5, 0.06))
+    lowest, highest = ax.dataLim.intervaly
+    ax.set_ylim(1.3 * min(lowest, -0.01), 1.25 * max(highest, 0.01))
+    ax.set_ylabel("DIFF V2 minus softmax 1.5h\n(nats/byte, 95%)")
     for side, words in ((1, "softmax is better"), (-1, "DIFF V2 is better")):
         ax.annotate(words, (ticks[-1], 0), (0, 12 * side), textcoords="offset points", ha="right",
                     va="center", fontsize=14)  # fmt: skip

@@ -38,9 +38,10 @@ BLOG = "Microsoft 2026, blog"
 ABLATIONS = "08_ablations_v1_cures"  # the notebook
 
 
-def kernels_of(finding):
-    """With which kernels a difference in equal time was timed, where not those of EQUAL_TIME."""
-    return next((words for file, words in TIMED.items() if file in finding.made), None)
+def timed_against(finding):
+    """Of a difference in equal time: the kernels, or with those of EQUAL_TIME the other model."""
+    other = finding.what.rpartition(" ")[2]
+    return next((words for file, words in TIMED.items() if file in finding.made), other)
 
 
 def everywhere(metric, claimed=BELOW, one="diff_v2", other="softmax_1.5h"):

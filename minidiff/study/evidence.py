@@ -54,11 +54,12 @@ class Study:
 
     @property
     def label(self):
-        """Size and length, and a text or context of its own: "25M, 1000 steps, English"."""
+        """Size and length, and what else is its own: "25M, 1000 steps, English"."""
         words = [f"{self.rows[0]['params']['total'] / 1e6:.0f}M", f"{self.steps} steps"]
         tokens = self.settings.get("block_size", CONTEXT)
         words += [f"{tokens} tokens"] if tokens != CONTEXT else []
         words += [TEXTS[text]] if (text := self.settings.get("data")) in TEXTS else []
+        words += ["equal time"] if self.settings.get("equal_time") else []
         return ", ".join(words)
 
     def runs(self, variant, lr=None):

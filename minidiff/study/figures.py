@@ -2,11 +2,10 @@
 
 import math
 
-from minidiff.study.entries import ENGLISH, LONG, MAIN, kernels_of
+from minidiff.study.entries import ENGLISH, LONG, MAIN, timed_against
 from minidiff.study.evidence import gap_over_training
 
 PAIR = ("diff_v2", "softmax_1.5h")
-SMALLER = "softmax h"  # as many output heads, fewer parameters
 OWN = "equal time,\nthis kernel"
 LABELS = {"diff_v2": "DIFF V2", "softmax_1.5h": "softmax 1.5h"}
 
@@ -32,7 +31,7 @@ def figures(judged, evidence):
     found = {each.claim.number: each for each in judged}
     fair = {"equal steps": found["3, 12"].primary, OWN: found["Q2"].primary}
     for finding in found["Q2"].secondary if fair[OWN] else ():
-        fair[f"equal time,\n{kernels_of(finding) or SMALLER}"] = finding
+        fair[f"equal time,\n{timed_against(finding).replace('_', ' ')}"] = finding
     fair = {label: (f.number, *f.interval()) for label, f in fair.items()
             if f and not math.isnan(f.interval()[0])}  # fmt: skip
     return {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minidiff.files import read_text, replace_text
 from minidiff.study.claims import by_holm, claims
-from minidiff.study.entries import kernels_of
+from minidiff.study.entries import timed_against
 from minidiff.study.evidence import RESULTS, SET_ASIDE, Evidence
 from minidiff.study.figures import LABELS, PAIR, figures, gaps_of, names
 from minidiff.study.findings import joint_confidence, verdict
@@ -64,7 +64,7 @@ def readme_text(judged):
     size = f" ({_where(loss).rpartition(', ')[0]})" if loss.primary else ""
     lines = [
         INTRODUCTION.format(size),
-        _case("Python, same steps", loss) + _other_rates(loss, _rate(large), "rate "),
+        _case("Python, same steps", loss) + _other_rates(loss, _rate(large)),
         _case("English", found["Q13"]) + _other_rates(found["Q13"]),
         _case("Python, same GPU time", time) + _other_kernels(time),
         _case("Large rate" + (f", {_rate(large)}" if large.primary else ""), large),
@@ -97,7 +97,7 @@ def _case(fixed, each):
     return f"- {fixed}: **{ANSWERS[each.verdict]}**, {_number(each).replace('Not', 'not')}"
 
 
-def _other_rates(each, told="", word=""):
+def _other_rates(each, told=""):
     """The ends of what other rates give but for one rate, where there are six seeds or more."""
     if not each.primary:
         return ""
@@ -106,15 +106,14 @@ def _other_rates(each, told="", word=""):
     found = {f.where.removeprefix(same): f for f in alike if len(f.sample) >= SEEDS}
     others = {f.number: f"{f.number:+.3f} at {rate}" for rate, f in found.items() if rate != told}
     ends = dict.fromkeys(others[number] for number in (min(others), max(others))) if others else ()
-    return f" ({', '.join(ends)})".replace("at ", f"at {word}", 1) if ends else ""
+    return f" ({', '.join(ends)})".replace("at ", "at rate ", 1) if ends else ""
 
 
 def _other_kernels(each):
     """The answers in equal time by other kernels, and against the smaller softmax, if any."""
     sides = {}
     for finding in each.secondary if each.primary else ():
-        other = kernels_of(finding) or f"`{finding.what.rpartition(' ')[2]}`"
-        sides.setdefault(SIDES[finding.side()], []).append(other)
+        sides.setdefault(SIDES[finding.side()], []).append(timed_against(finding))
     said = "; ".join(f"{', '.join(others)}: **{side}**" for side, others in sides.items())
     return f" ({said})" if said else ""
 
